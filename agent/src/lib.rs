@@ -1,0 +1,13 @@
+//! The Ringfence agent: identities and policy into the kernel, flow records out of it.
+//!
+//! Policy: [`sync`] or a directory -> `ringfence_policy` -> [`datapath`]. Identity: [`identity`] ->
+//! [`datapath`]. Telemetry: [`datapath`] -> [`flow`] -> [`api`] and [`metrics`]. `app` wires the tasks.
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod datapath;
+pub mod flow;
+pub mod identity;
+pub mod metrics;
+pub mod sync;

@@ -1,0 +1,76 @@
+//! Records that the programs send to user space.
+
+use super::{Decision, Owner, Tuple, abi_type};
+
+/// A flow was opened.
+pub const OPEN: u8 = 1;
+/// A flow ended; the byte counters are final.
+pub const CLOSE: u8 = 2;
+/// A flow, a bind or a socket was refused, or a live flow was revoked.
+pub const DENY: u8 = 3;
+/// An executable is not judged yet; the owner's class and executable say which.
+pub const PENDING: u8 = 4;
+/// A process executed a program.
+pub const EXEC: u8 = 5;
+
+/// The connection never reached the established state.
+pub const NEVER_ESTABLISHED: u8 = 1;
+
+/// One record of `EVENTS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// When (`CLOCK_BOOTTIME`, nanoseconds).
+    pub time_ns: u64,
+    /// When the flow was opened, 0 = it never was.
+    pub opened_ns: u64,
+    /// Socket cookie.
+    pub cookie: u64,
+    /// Network namespace cookie (`SO_NETNS_COOKIE`), 0 = not known to the hook.
+    pub netns: u64,
+    /// Payload bytes sent by the local socket.
+    pub tx_bytes: u64,
+    /// Payload bytes received by the local socket.
+    pub rx_bytes: u64,
+    /// Addresses.
+    pub tuple: Tuple,
+    /// Owner of the local socket.
+    pub owner: Owner,
+    /// What was decided.
+    pub decision: Decision,
+    /// Smoothed round-trip time, microseconds; 0 = not known.
+    pub rtt_us: u32,
+    /// `OPEN` … `EXEC`.
+    pub kind: u8,
+    /// [`NEVER_ESTABLISHED`].
+    pub flags: u8,
+    /// [`Hook`] as a number.
+    pub hook: u8,
+    /// Zero.
+    pub pad: u8,
+}
+abi_type!(Event, size = 192, align = 8);
+
+/// The hook that saw the event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Hook {
+    /// cgroup/sock_create.
+    SockCreate = 1,
+    /// cgroup/connect4 and connect6.
+    Connect = 2,
+    /// cgroup/sendmsg4 and sendmsg6.
+    Sendmsg = 3,
+    /// cgroup/bind4 and bind6.
+    Bind = 4,
+    /// cgroup_skb/ingress.
+    Ingress = 5,
+    /// cgroup_skb/egress.
+    Egress = 6,
+    /// sock_ops.
+    SockOps = 7,
+    /// cgroup/sock_release.
+    SockRelease = 8,
+    /// tracepoint sched_process_exec.
+    Exec = 9,
+}

@@ -1,0 +1,35 @@
+//! Keys by which the kernel recognises an executable and a process.
+
+use super::abi_type;
+
+/// The user part of a [`ProcessKey`] that stands for every user not listed.
+pub const ANY_UID: u32 = u32::MAX;
+
+/// An executable as the kernel sees it. The change time is in the key, so that a file changed in
+/// place is another executable than the one that was judged.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ExecutableKey {
+    /// Inode number.
+    pub inode: u64,
+    /// Change time, whole seconds.
+    pub ctime_sec: u64,
+    /// Change time, nanoseconds within the second.
+    pub ctime_nsec: u32,
+    /// Device in the kernel's own encoding (`dev_t`: 12 bits major, 20 bits minor).
+    pub device: u32,
+}
+abi_type!(ExecutableKey, size = 24, align = 8);
+
+/// Key of `PROCESSES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcessKey {
+    /// Process class of the cgroup.
+    pub class: u32,
+    /// Executable class, 0 = an executable that no selector names.
+    pub executable: u32,
+    /// User id, or [`ANY_UID`].
+    pub uid: u32,
+}
+abi_type!(ProcessKey, size = 12, align = 4);

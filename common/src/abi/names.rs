@@ -1,0 +1,40 @@
+//! Names of maps and programs, once: the loader, the tests and the tools use these.
+
+/// Active generation, `Array<u64>` with one element.
+pub const ACTIVE: &str = "ACTIVE";
+/// [`super::Settings`], `Array` with one element.
+pub const SETTINGS: &str = "SETTINGS";
+/// Failsafe list, `Array` of [`super::FailsafeEntry`].
+pub const FAILSAFE: &str = "FAILSAFE";
+/// cgroup id -> [`super::CgroupEntry`].
+pub const CGROUPS: &str = "CGROUPS";
+/// [`super::ExecutableKey`] -> executable class (u32, 0 = matches no selector).
+pub const EXECUTABLES: &str = "EXECUTABLES";
+/// [`super::ProcessKey`] -> identity (u32).
+pub const PROCESSES: &str = "PROCESSES";
+/// (network namespace cookie, address) -> 1, the addresses that are local to a namespace.
+pub const LOCAL_ADDRESSES: &str = "LOCAL_ADDRESSES";
+/// [`super::SlotKey`] -> [`super::Header`].
+pub const HEADERS: &str = "HEADERS";
+/// [`super::SlotKey`] -> hash of [`super::RuleKey`] -> [`super::RuleEntry`].
+pub const RULES: &str = "RULES";
+/// [`super::SlotKey`] -> longest-prefix trie of [`super::CidrKey`] -> address class (u32).
+pub const CIDRS: &str = "CIDRS";
+/// Socket storage of [`super::SocketState`].
+pub const SOCKETS: &str = "SOCKETS";
+/// Datagram and ICMP flows: [`super::FlowKey`] -> [`super::FlowEntry`].
+pub const FLOWS: &str = "FLOWS";
+/// Denied inbound tuples seen lately (LRU), so that a retransmission is not a second record.
+pub const DENIED: &str = "DENIED";
+/// Events to user space, ring buffer of [`super::Event`].
+pub const EVENTS: &str = "EVENTS";
+/// Per-CPU counters indexed by [`super::Count`] and by verdict.
+pub const COUNTS: &str = "COUNTS";
+/// Per-CPU counters indexed by direction and [`super::Reason`].
+pub const REASONS: &str = "REASONS";
+
+/// Every map that is pinned and so outlives the agent.
+pub const PINNED: [&str; 16] = [
+    ACTIVE, SETTINGS, FAILSAFE, CGROUPS, EXECUTABLES, PROCESSES, LOCAL_ADDRESSES, HEADERS, RULES,
+    CIDRS, SOCKETS, FLOWS, DENIED, EVENTS, COUNTS, REASONS,
+];

@@ -1,0 +1,47 @@
+//! Settings that the programs read at run time.
+
+use super::abi_type;
+
+/// Never block: every deny becomes an audit verdict.
+pub const DRAFT_MODE: u32 = 1;
+/// A workload that no policy selects is denied.
+pub const DENY_UNSELECTED: u32 = 2;
+
+/// Entries of the failsafe list at most.
+pub const MAX_FAILSAFE: usize = 32;
+
+/// Value of `SETTINGS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// [`DRAFT_MODE`], [`DENY_UNSELECTED`].
+    pub flags: u32,
+    /// Thread group id of the agent in the initial PID namespace.
+    pub agent_tgid: u32,
+    /// Start time of that process (`task_struct.start_boottime`), nanoseconds.
+    pub agent_start_ns: u64,
+    /// Number of valid entries of `FAILSAFE`.
+    pub failsafe_len: u32,
+    /// Zero.
+    pub pad: u32,
+}
+abi_type!(Settings, size = 24, align = 8);
+
+/// One entry of `FAILSAFE`: inbound flows that no policy can cut.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FailsafeEntry {
+    /// Peer network, IPv4 mapped, bits beyond the prefix zero.
+    pub address: [u8; 16],
+    /// First local port.
+    pub first_port: u16,
+    /// Last local port.
+    pub last_port: u16,
+    /// Prefix length, 0 to 128.
+    pub prefix: u8,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: [u8; 2],
+}
+abi_type!(FailsafeEntry, size = 24, align = 2);

@@ -1,0 +1,99 @@
+//! What the kernel remembers of a socket.
+
+use super::{ExecutableKey, Identity, abi_type};
+
+/// Who owns a socket, as of the last time a process connected, bound or sent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// Identity; [`super::identity::PENDING`] while the executable is not judged.
+    pub identity: Identity,
+    /// Process class of the cgroup, 0 = none.
+    pub class: u32,
+    /// cgroup of the process.
+    pub cgroup: u64,
+    /// Executable; zero where the cgroup has no process rules.
+    pub executable: ExecutableKey,
+    /// Thread group id in the initial PID namespace.
+    pub tgid: u32,
+    /// Real user id in the initial user namespace.
+    pub uid: u32,
+    /// Command name, NUL-padded (`task_struct.comm`).
+    pub comm: [u8; 16],
+}
+abi_type!(Owner, size = 64, align = 8);
+
+/// What was decided about a flow, and until when it may be believed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// Believed before this time (`CLOCK_BOOTTIME`, nanoseconds); `u64::MAX` = without end.
+    pub until: u64,
+    /// Rule that decided, 0 = none.
+    pub rule: u32,
+    /// Rule that decides with the draft policies added, 0 = none.
+    pub draft_rule: u32,
+    /// Identity of the peer.
+    pub peer: Identity,
+    /// Generation that was judged by, lowest 32 bits.
+    pub generation: u32,
+    /// [`super::Verdict`] as a number.
+    pub verdict: u8,
+    /// [`super::Reason`] as a number.
+    pub reason: u8,
+    /// Verdict with the draft policies added.
+    pub draft_verdict: u8,
+    /// Reason with the draft policies added.
+    pub draft_reason: u8,
+    /// [`super::Direction`] as a number: who opened the flow.
+    pub direction: u8,
+    /// [`DECIDED_BY_PEER`], [`PEER_VERIFIED`].
+    pub flags: u8,
+    /// Zero.
+    pub pad: [u8; 2],
+}
+abi_type!(Decision, size = 32, align = 8);
+
+/// The policy of the peer's identity decided, not the owner's.
+pub const DECIDED_BY_PEER: u8 = 1;
+/// The peer's identity is proved (same host).
+pub const PEER_VERIFIED: u8 = 2;
+/// The deny was by an earlier allow being revoked: the flow was live.
+pub const REVOKED: u8 = 4;
+
+/// Nothing decided yet.
+pub const PHASE_NEW: u8 = 0;
+/// Allowed, the handshake is under way.
+pub const PHASE_OPENING: u8 = 1;
+/// Established; its open record was emitted.
+pub const PHASE_OPEN: u8 = 2;
+/// Denied; its deny record was emitted.
+pub const PHASE_DENIED: u8 = 3;
+/// Closed; its close record was emitted.
+pub const PHASE_CLOSED: u8 = 4;
+
+/// A FIN of the peer was accounted in `bytes_received`.
+pub const FIN_RECEIVED: u8 = 1;
+/// A FIN was sent.
+pub const FIN_SENT: u8 = 2;
+
+/// Value of `SOCKETS`. An accepted socket starts with a copy of its listener's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketState {
+    /// Who owns it.
+    pub owner: Owner,
+    /// What was decided about its TCP flow.
+    pub decision: Decision,
+    /// When the flow was opened (`CLOCK_BOOTTIME`, nanoseconds).
+    pub opened_ns: u64,
+    /// Local port that the `listen` rules refused, 0 = none.
+    pub refused_port: u16,
+    /// `PHASE_*`.
+    pub phase: u8,
+    /// [`FIN_RECEIVED`], [`FIN_SENT`].
+    pub fin: u8,
+    /// Sequence number after the peer's FIN, for sockets that wait for it.
+    pub fin_end: u32,
+}
+abi_type!(SocketState, size = 112, align = 8);

@@ -1,0 +1,12 @@
+//! Types and pure logic that the kernel programs, the agent and the tests share.
+//!
+//! Owns the binary contract between kernel and user space ([`abi`]) and the decisions that must be
+//! the same on both sides ([`logic`]). Never allocates, never does I/O, never reads a clock: time
+//! and map look-ups are passed in. Feature `user` adds what only user space needs.
+#![no_std]
+
+#[cfg(any(feature = "user", test))]
+extern crate std;
+
+pub mod abi;
+pub mod logic;

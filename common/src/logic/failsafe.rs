@@ -1,0 +1,14 @@
+//! The failsafe list: inbound flows that no policy can cut.
+
+use super::address::in_network;
+use crate::abi::FailsafeEntry;
+
+/// Whether `entry` covers an inbound flow from `remote` to the local `port`.
+#[must_use]
+#[inline(always)]
+pub fn covers(entry: &FailsafeEntry, remote: &[u8; 16], protocol: u8, port: u16) -> bool {
+    entry.protocol == protocol
+        && entry.first_port <= port
+        && port <= entry.last_port
+        && in_network(remote, &entry.address, entry.prefix)
+}

@@ -1,0 +1,84 @@
+//! Workloads and the selectors that choose their processes.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use globset::GlobMatcher;
+
+/// A named set of processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// Unique name.
+    pub name: String,
+    /// Labels that policies select by.
+    pub labels: BTreeMap<String, String>,
+    /// All of them must match; never empty.
+    pub selectors: Vec<Selector>,
+    /// Traffic of the workload with itself passes unless a rule denies it.
+    pub allow_self: bool,
+    /// Document and line that declare it.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+}
+
+/// One condition on a process.
+#[derive(Clone, Debug)]
+pub enum Selector {
+    /// Glob over the cgroup path below the guarded root, with a leading slash; `*` stays within one
+    /// component, `**` crosses them. It covers the cgroup and everything below it.
+    Cgroup(GlobMatcher),
+    /// Name of the systemd unit: some component of the cgroup path equals it.
+    SystemdUnit(String),
+    /// Name of the systemd slice: some component of the cgroup path equals it.
+    SystemdSlice(String),
+    /// Absolute path of the executable, as the agent's mount namespace resolves it.
+    Exe(PathBuf),
+    /// SHA-256 of the executable.
+    Sha256([u8; 32]),
+    /// Real user id (a `user` name is resolved by the agent, so it is kept as a name).
+    Uid(u32),
+    /// Name of the user.
+    User(String),
+}
+
+impl Selector {
+    /// Whether it looks at the process itself, not only at its cgroup.
+    #[must_use]
+    pub const fn is_process(&self) -> bool {
+        matches!(
+            self,
+            Self::Exe(_) | Self::Sha256(_) | Self::Uid(_) | Self::User(_)
+        )
+    }
+
+    /// The key it has in a policy document.
+    #[must_use]
+    pub const fn key(&self) -> &'static str {
+        match self {
+            Self::Cgroup(_) => "cgroup",
+            Self::SystemdUnit(_) => "systemd-unit",
+            Self::SystemdSlice(_) => "systemd-slice",
+            Self::Exe(_) => "exe",
+            Self::Sha256(_) => "sha256",
+            Self::Uid(_) => "uid",
+            Self::User(_) => "user",
+        }
+    }
+}
+
+impl PartialEq for Selector {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Cgroup(a), Self::Cgroup(b)) => a.glob() == b.glob(),
+            (Self::SystemdUnit(a), Self::SystemdUnit(b))
+            | (Self::SystemdSlice(a), Self::SystemdSlice(b))
+            | (Self::User(a), Self::User(b)) => a == b,
+            (Self::Exe(a), Self::Exe(b)) => a == b,
+            (Self::Sha256(a), Self::Sha256(b)) => a == b,
+            (Self::Uid(a), Self::Uid(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Selector {}

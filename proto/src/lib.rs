@@ -1,0 +1,10 @@
+//! Generated gRPC contracts of Ringfence.
+
+/// Agent, flow log and policy synchronisation.
+#[expect(missing_docs, unused_results, clippy::pedantic, reason = "generated code; the .proto files are the documentation")]
+pub mod v1 {
+    tonic::include_proto!("ringfence.v1");
+}
+
+/// Descriptors of all services, for gRPC reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
