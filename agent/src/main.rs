@@ -1,2 +1,7 @@
-//! Placeholder until the first commit.
-fn main() {}
+//! The binary `ringfence`: the agent and its command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ringfence_agent::cli::main(ringfence_agent::run_agent)
+}

@@ -1,2 +1,18 @@
-//! Placeholder until the first commit.
-fn main() {}
+//! The policy server of Ringfence.
+
+use std::{io::Write as _, process::ExitCode};
+
+use clap::Parser as _;
+use ringfence_controller::cli::{Cli, run};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to be told if this fails.
+            let _ = writeln!(std::io::stderr(), "ringfence-controller: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

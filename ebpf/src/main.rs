@@ -1,2 +1,34 @@
+//! The kernel programs of Ringfence.
+//!
+//! Hooks in `hooks/` turn a kernel context into a question and map the verdict to the hook's return
+//! code in one `match`. [`identity`] says who asks, [`peer`] who is asked, [`policy`] decides,
+//! [`tcp`] and [`datagram`] remember what was decided, [`emit`] tells user space.
+//!
+//! Invariants: a program reads the active generation once and judges everything by it; a helper that
+//! fails is counted and the stated outcome is deny; nothing here trusts a packet's bytes.
 #![no_std]
 #![no_main]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+
+mod datagram;
+mod emit;
+mod handoff;
+mod hooks;
+mod identity;
+mod maps;
+mod peer;
+mod policy;
+mod sock;
+mod tcp;
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: no code path can panic (the verifier would refuse the endless loop), so this is never run.
+    unsafe { core::hint::unreachable_unchecked() }
+}
+
+/// Helpers such as `bpf_sk_lookup_tcp` are for programs under a GPL-compatible license.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -7,5 +7,7 @@
 pub mod compile;
 pub mod explain;
 pub mod model;
+#[cfg(any(test, feature = "oracle"))]
+pub mod oracle;
 pub mod parse;
 pub mod plan;

@@ -1,7 +1,17 @@
-//! Generated gRPC contracts of Ringfence.
+//! gRPC contracts of Ringfence: generated code, and the little that both ends must compute alike.
+
+pub mod checksum;
+pub mod limits;
 
 /// Agent, flow log and policy synchronisation.
-#[expect(missing_docs, unused_results, clippy::pedantic, reason = "generated code; the .proto files are the documentation")]
+#[expect(
+    missing_docs,
+    unused_results,
+    clippy::pedantic,
+    clippy::large_enum_variant,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code; the .proto files are the documentation"
+)]
 pub mod v1 {
     tonic::include_proto!("ringfence.v1");
 }

@@ -1,2 +1,56 @@
-//! Placeholder until the first commit.
-fn main() {}
+//! `cargo xtask`: the developer commands of Ringfence, one file each.
+//!
+//! A command finds or installs what it needs; what it cannot do, it says once, with the remedy.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool talks to its user"
+)]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod build;
+mod process;
+mod run;
+mod setup;
+mod system;
+mod test;
+mod toolchain;
+mod workspace;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Developer commands of Ringfence")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Find or install the eBPF toolchain and the programs that tests need
+    Setup,
+    /// Build the kernel programs, the agent and the controller
+    Build(build::Args),
+    /// Build, then run the agent in the foreground on a cgroup of its own
+    Run(run::Args),
+    /// Check format, lints, documentation and ABI, and run all tests
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Setup => setup::run(),
+        Command::Build(args) => build::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Test(args) => test::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

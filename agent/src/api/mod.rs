@@ -1,1 +1,98 @@
-//! api
+//! The agent's gRPC interface on a unix socket: `ringfence.v1.Agent`, health and reflection.
+//!
+//! Reads what other tasks publish and owns nothing but the socket. Only root and the agent's own user
+//! are answered. Sizes of requests, streams and readers are bounded.
+
+mod convert;
+mod error;
+mod explain;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod flows;
+mod lists;
+mod service;
+mod socket;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ringfence_policy::{
+    compile::Compiled,
+    model::{Identities, PolicySet},
+};
+use ringfence_proto::v1::agent_server::AgentServer;
+use tokio::sync::watch;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{service::InterceptorLayer, transport::Server};
+
+use crate::flow;
+
+pub use error::ApiError;
+pub use socket::{Listener, bind};
+pub use status::{ControllerState, Feature, Hook, PolicySource, Status};
+
+/// Bytes of a request at most.
+const MAX_REQUEST: usize = 64 << 10;
+/// Requests on one connection at a time.
+const MAX_STREAMS: u32 = 64;
+
+/// What the interface tells of.
+#[derive(Clone)]
+pub struct Context {
+    /// State of the agent.
+    pub status: watch::Receiver<Arc<Status>>,
+    /// Policy in force.
+    pub policy: watch::Receiver<Arc<PolicyView>>,
+    /// Flow log.
+    pub flows: flow::Handle,
+    /// Reads `CLOCK_BOOTTIME`, nanoseconds.
+    pub boot_now_ns: fn() -> u64,
+}
+
+/// Policy in force, as it was written and as it was compiled.
+#[derive(Clone, Debug, Default)]
+pub struct PolicyView {
+    /// Valid policy.
+    pub set: PolicySet,
+    /// Identity of each workload.
+    pub identities: Identities,
+    /// Tables.
+    pub compiled: Compiled,
+    /// Matching cgroups of each workload, as paths below the guarded root.
+    pub cgroups: BTreeMap<String, Vec<String>>,
+}
+
+/// Serves until `cancel`; then streams end, and the socket is removed.
+///
+/// # Errors
+/// The server could not be built or its socket failed.
+pub async fn serve(
+    context: Context,
+    listener: Listener,
+    cancel: CancellationToken,
+) -> Result<(), ApiError> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health
+        .set_serving::<AgentServer<service::AgentService>>()
+        .await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(ringfence_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let agent = AgentServer::new(service::AgentService::new(context, cancel.clone()))
+        .max_decoding_message_size(MAX_REQUEST);
+    let (incoming, path) = listener.into_parts();
+    let served = Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .layer(InterceptorLayer::new(socket::check_peer))
+        .add_service(agent)
+        .add_service(health_service.max_decoding_message_size(MAX_REQUEST))
+        .add_service(reflection.max_decoding_message_size(MAX_REQUEST))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(incoming), cancel.cancelled_owned())
+        .await;
+    socket::remove(&path);
+    Ok(served?)
+}

@@ -1,1 +1,102 @@
-//! cli
+//! The command line `ringfence`.
+//!
+//! Asks the agent over its unix socket, except for `policy check`, which needs no agent. Writes answers to
+//! standard output and everything else to standard error. Text that comes from processes is cleaned of
+//! control characters before it reaches a terminal.
+
+mod args;
+mod client;
+mod error;
+mod explain;
+mod json;
+mod line;
+mod lists;
+mod observe;
+mod output;
+mod policy;
+mod status;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::{
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
+};
+
+use clap::{CommandFactory as _, Parser as _};
+
+pub use args::Cli;
+use args::{Command, PolicyCommand, WorkloadCommand};
+pub use error::CliError;
+use output::Output;
+
+/// Runs the command line of this process. `run_agent` runs the daemon with the configuration at a path
+/// until it ends.
+#[must_use]
+pub fn main(run_agent: impl FnOnce(&Path) -> ExitCode) -> ExitCode {
+    let cli = Cli::parse();
+    if let Command::Agent { config, check } = &cli.command
+        && !check
+    {
+        return run_agent(config);
+    }
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+/// Runs any command but the daemon.
+fn run(cli: &Cli) -> Result<(), CliError> {
+    let mut output = Output::stdout(cli.output);
+    match &cli.command {
+        Command::Agent { config, .. } => {
+            let config = crate::config::load(config).map_err(CliError::Config)?;
+            for warning in &config.warnings {
+                note(&format!("warning: {warning}"));
+            }
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "ringfence", &mut script);
+            output.bytes(&script)?;
+        }
+        Command::Policy(PolicyCommand::Check { paths }) => policy::check(paths, &mut output)?,
+        Command::Status => block_on(status::run(&cli.socket, &mut output))?,
+        Command::Observe(args) => block_on(observe::run(&cli.socket, args, &mut output))?,
+        Command::Explain(args) => block_on(explain::run(&cli.socket, args, &mut output))?,
+        Command::Policy(PolicyCommand::List) => {
+            block_on(lists::policies(&cli.socket, &mut output))?;
+        }
+        Command::Workload(WorkloadCommand::List) => {
+            block_on(lists::workloads(&cli.socket, &mut output))?;
+        }
+    }
+    output.flush()
+}
+
+fn block_on(task: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Output)?
+        .block_on(task)
+}
+
+/// Tells what went wrong, in one line, and gives the exit code.
+fn report(error: &CliError) -> ExitCode {
+    if error.reader_is_gone() {
+        return ExitCode::SUCCESS;
+    }
+    if let Some(text) = error.text() {
+        note(&format!("ringfence: {text}"));
+    }
+    ExitCode::from(error.exit_code())
+}
+
+/// A line on standard error. If that is closed there is nobody to tell.
+fn note(text: &str) {
+    let _closed = writeln!(io::stderr(), "{text}");
+}

@@ -1,1 +1,47 @@
-//! identity
+//! Identity: which workload a process is.
+//!
+//! Owns the cgroup tree below the guarded root, the executables that selectors name and the tables
+//! by which the kernel turns (cgroup, executable, user) into an identity. Pure user space: it
+//! computes what the kernel maps must hold and never writes them.
+//!
+//! Data path: [`root`] -> `tree` + workloads -> `matching` (cgroup entries and process classes)
+//! -> `executables` and `processes` -> [`Tables`]. [`Resolver`] is the single owner of all of it;
+//! [`adopt`] lists the processes whose sockets existed before the agent.
+//!
+//! Invariants:
+//! - Every known cgroup has an entry; the guarded root always has one.
+//! - A class number stands for one meaning: it is derived from what the class means, so that it is
+//!   the same after a restart and is not reused for something else.
+//! - An executable is in the tables only after it was judged. What can't be judged stays pending.
+//! - Two equally specific workloads never decide by chance: [`IdentityError::Tie`] when workloads
+//!   are set, the identity `UNKNOWN` (never allowed) and a [`Tie`] where it comes up later.
+
+pub mod adopt;
+mod classes;
+mod error;
+mod executables;
+mod file;
+mod hash;
+mod matching;
+mod mounts;
+mod placement;
+mod processes;
+mod resolver;
+pub mod root;
+mod specificity;
+mod tables;
+mod ties;
+mod tree;
+mod watch;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
+
+pub use error::IdentityError;
+pub use resolver::Resolver;
+pub use tables::Tables;
+pub use ties::Tie;

@@ -12,6 +12,8 @@ pub const DENY: u8 = 3;
 pub const PENDING: u8 = 4;
 /// A process executed a program.
 pub const EXEC: u8 = 5;
+/// The last descriptor of a socket without connection was closed: its flows end.
+pub const RELEASE: u8 = 6;
 
 /// The connection never reached the established state.
 pub const NEVER_ESTABLISHED: u8 = 1;
@@ -26,8 +28,6 @@ pub struct Event {
     pub opened_ns: u64,
     /// Socket cookie.
     pub cookie: u64,
-    /// Network namespace cookie (`SO_NETNS_COOKIE`), 0 = not known to the hook.
-    pub netns: u64,
     /// Payload bytes sent by the local socket.
     pub tx_bytes: u64,
     /// Payload bytes received by the local socket.
@@ -40,7 +40,7 @@ pub struct Event {
     pub decision: Decision,
     /// Smoothed round-trip time, microseconds; 0 = not known.
     pub rtt_us: u32,
-    /// `OPEN` … `EXEC`.
+    /// `OPEN` … `RELEASE`.
     pub kind: u8,
     /// [`NEVER_ESTABLISHED`].
     pub flags: u8,

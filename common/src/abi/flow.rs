@@ -1,17 +1,25 @@
 //! Datagram and ICMP flows.
 
-use super::{Decision, Tuple, abi_type};
+use super::{Decision, Identity, Tuple, abi_type};
 
-/// Key of `FLOWS`: one flow of one socket.
+/// Key of `FLOWS`: one peer of one socket. The local address is not in it: it never decides.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowKey {
     /// Socket cookie.
     pub cookie: u64,
-    /// Addresses; for ICMP echo the remote port is 0 for both request and reply.
-    pub tuple: Tuple,
+    /// Address of the peer.
+    pub remote: [u8; 16],
+    /// Peer's port; for ICMP echo the identifier, for other ICMP the type.
+    pub remote_port: u16,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// For ICMP echo the [`super::Direction`] of the request, else 0.
+    pub echo: u8,
+    /// Zero.
+    pub pad: u32,
 }
-abi_type!(FlowKey, size = 48, align = 8);
+abi_type!(FlowKey, size = 32, align = 8);
 
 /// Value of `FLOWS`.
 #[repr(C)]
@@ -31,11 +39,11 @@ pub struct FlowEntry {
     pub tx_packets: u32,
     /// Packets received.
     pub rx_packets: u32,
-    /// Identity of the socket's owner when it was judged.
-    pub owner: u32,
-    /// Thread group id of the owner.
-    pub tgid: u32,
-    /// Command name of the owner.
-    pub comm: [u8; 16],
+    /// Addresses of the first packet.
+    pub tuple: Tuple,
+    /// Identity that owned the socket when the flow was judged.
+    pub owner: Identity,
+    /// Zero.
+    pub pad: u32,
 }
-abi_type!(FlowEntry, size = 96, align = 8);
+abi_type!(FlowEntry, size = 120, align = 8);

@@ -25,7 +25,7 @@ pub use flow::{FlowEntry, FlowKey};
 pub use identity::Identity;
 pub use reason::{Reason, Verdict};
 pub use rule::{CidrKey, Direction, Header, Layer, RuleEntry, RuleKey, SlotKey};
-pub use settings::{FailsafeEntry, Settings};
+pub use settings::{FailsafeEntry, LocalKey, Offsets, Settings};
 pub use socket::{Decision, Owner, SocketState};
 pub use tuple::Tuple;
 

@@ -12,7 +12,7 @@ pub const CGROUPS: &str = "CGROUPS";
 pub const EXECUTABLES: &str = "EXECUTABLES";
 /// [`super::ProcessKey`] -> identity (u32).
 pub const PROCESSES: &str = "PROCESSES";
-/// (network namespace cookie, address) -> 1, the addresses that are local to a namespace.
+/// [`super::LocalKey`] -> 1, the addresses that are local to a namespace.
 pub const LOCAL_ADDRESSES: &str = "LOCAL_ADDRESSES";
 /// [`super::SlotKey`] -> [`super::Header`].
 pub const HEADERS: &str = "HEADERS";
@@ -32,6 +32,11 @@ pub const EVENTS: &str = "EVENTS";
 pub const COUNTS: &str = "COUNTS";
 /// Per-CPU counters indexed by direction and [`super::Reason`].
 pub const REASONS: &str = "REASONS";
+
+/// Hands the judgement of a SYN or ACK from the ingress hook to the next hook on the same CPU.
+pub const HANDOFF: &str = "HANDOFF";
+/// Global with the running kernel's structure offsets, [`super::Offsets`].
+pub const OFFSETS: &str = "OFFSETS";
 
 /// Every map that is pinned and so outlives the agent.
 pub const PINNED: [&str; 16] = [

@@ -44,7 +44,8 @@ pub const SELECTED: u16 = 8;
 /// The workload may talk to itself.
 pub const ALLOW_SELF: u16 = 16;
 
-/// Entries exist with this port prefix length: bit 0 (all ports of a protocol) to bit 16 (one port).
+/// Entries exist with this port prefix length: bit 0 (all ports of a protocol) to bit 16 (one port);
+/// only the bits of [`crate::logic::port::LENGTHS`] are used.
 pub const TIER_PORTS: u32 = 0x0001_ffff;
 /// Entries exist that cover every protocol.
 pub const TIER_ANY_PROTOCOL: u32 = 1 << 17;
@@ -80,16 +81,32 @@ pub struct RuleKey {
     pub port: u16,
     /// IANA protocol number; 0 = every protocol.
     pub protocol: u8,
-    /// Number of leading bits of the port that count, 0 to 16.
+    /// Number of leading bits of the port that count, one of [`crate::logic::port::LENGTHS`].
     pub prefix: u8,
     /// [`Direction`] as a number.
     pub direction: u8,
     /// [`FLAG_VERIFIED`] or 0.
     pub flags: u8,
     /// Zero.
-    pub pad: [u8; 2],
+    pub pad: [u8; 6],
 }
-abi_type!(RuleKey, size = 12, align = 4);
+abi_type!(RuleKey, size = 16, align = 4);
+
+impl RuleKey {
+    /// The key as two words. The programs look it up in this form: the verifier forgets what a stack
+    /// slot held before only when the whole slot is written at once.
+    #[must_use]
+    #[inline(always)]
+    pub const fn words(&self) -> [u64; 2] {
+        [
+            self.peer as u64
+                | (self.port as u64) << 32
+                | (self.protocol as u64) << 48
+                | (self.prefix as u64) << 56,
+            self.direction as u64 | (self.flags as u64) << 8,
+        ]
+    }
+}
 
 /// Merged rules of one key. Times are nanoseconds of `CLOCK_BOOTTIME`; 0 = no such rule,
 /// `u64::MAX` = without end.

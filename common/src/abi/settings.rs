@@ -24,8 +24,10 @@ pub struct Settings {
     pub failsafe_len: u32,
     /// Zero.
     pub pad: u32,
+    /// Zero, of which the verifier does not know that it is.
+    pub zero: u64,
 }
-abi_type!(Settings, size = 24, align = 8);
+abi_type!(Settings, size = 32, align = 8);
 
 /// One entry of `FAILSAFE`: inbound flows that no policy can cut.
 #[repr(C)]
@@ -45,3 +47,41 @@ pub struct FailsafeEntry {
     pub pad: [u8; 2],
 }
 abi_type!(FailsafeEntry, size = 24, align = 2);
+
+/// Key of `LOCAL_ADDRESSES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LocalKey {
+    /// Network namespace cookie.
+    pub netns: u64,
+    /// Address that is local to that namespace, IPv4 mapped.
+    pub address: [u8; 16],
+}
+abi_type!(LocalKey, size = 24, align = 8);
+
+/// Where the fields stand in the running kernel's structures, in bytes; from its BTF.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offsets {
+    /// `task_struct.mm`.
+    pub task_mm: u32,
+    /// `task_struct.group_leader`.
+    pub task_group_leader: u32,
+    /// `task_struct.start_boottime`.
+    pub task_start: u32,
+    /// `mm_struct.exe_file`.
+    pub mm_exe_file: u32,
+    /// `file.f_inode`.
+    pub file_inode: u32,
+    /// `inode.i_ino`.
+    pub inode_number: u32,
+    /// `inode.i_sb`.
+    pub inode_super: u32,
+    /// `super_block.s_dev`.
+    pub super_device: u32,
+    /// Seconds of the inode's change time.
+    pub inode_ctime_sec: u32,
+    /// Nanoseconds of the inode's change time.
+    pub inode_ctime_nsec: u32,
+}
+abi_type!(Offsets, size = 40, align = 4);

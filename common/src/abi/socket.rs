@@ -12,6 +12,8 @@ pub struct Owner {
     pub class: u32,
     /// cgroup of the process.
     pub cgroup: u64,
+    /// Network namespace cookie of the socket (`SO_NETNS_COOKIE`), 0 = not known.
+    pub netns: u64,
     /// Executable; zero where the cgroup has no process rules.
     pub executable: ExecutableKey,
     /// Thread group id in the initial PID namespace.
@@ -21,7 +23,7 @@ pub struct Owner {
     /// Command name, NUL-padded (`task_struct.comm`).
     pub comm: [u8; 16],
 }
-abi_type!(Owner, size = 64, align = 8);
+abi_type!(Owner, size = 72, align = 8);
 
 /// What was decided about a flow, and until when it may be believed.
 #[repr(C)]
@@ -76,6 +78,8 @@ pub const PHASE_CLOSED: u8 = 4;
 pub const FIN_RECEIVED: u8 = 1;
 /// A FIN was sent.
 pub const FIN_SENT: u8 = 2;
+/// The socket was accepted.
+pub const PASSIVE: u8 = 4;
 
 /// Value of `SOCKETS`. An accepted socket starts with a copy of its listener's.
 #[repr(C)]
@@ -87,13 +91,13 @@ pub struct SocketState {
     pub decision: Decision,
     /// When the flow was opened (`CLOCK_BOOTTIME`, nanoseconds).
     pub opened_ns: u64,
-    /// Local port that the `listen` rules refused, 0 = none.
-    pub refused_port: u16,
-    /// `PHASE_*`.
-    pub phase: u8,
-    /// [`FIN_RECEIVED`], [`FIN_SENT`].
-    pub fin: u8,
     /// Sequence number after the peer's FIN, for sockets that wait for it.
     pub fin_end: u32,
+    /// `PHASE_*`.
+    pub phase: u8,
+    /// [`FIN_RECEIVED`], [`FIN_SENT`], [`PASSIVE`].
+    pub marks: u8,
+    /// Zero.
+    pub pad: [u8; 2],
 }
-abi_type!(SocketState, size = 112, align = 8);
+abi_type!(SocketState, size = 120, align = 8);

@@ -12,7 +12,7 @@ pub const ICMP: u8 = 1;
 pub const ICMPV6: u8 = 58;
 
 /// Addresses are IPv6; IPv4 is mapped (`::ffff:a.b.c.d`). Ports are in host order.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tuple {
     /// Address of the local socket.
@@ -28,4 +28,4 @@ pub struct Tuple {
     /// Zero.
     pub pad: [u8; 3],
 }
-abi_type!(Tuple, size = 40, align = 2);
+abi_type!(Tuple, size = 40, align = 8);

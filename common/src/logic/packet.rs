@@ -8,11 +8,12 @@ pub const MAX_EXTENSIONS: u32 = 8;
 
 /// A packet that starts with its IP header.
 pub trait Bytes {
-    /// `N` bytes from `offset`, or nothing when the packet is shorter.
-    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+    /// Fills `to` with the bytes from `offset` on; false when the packet is shorter.
+    fn load<const N: usize>(&self, offset: u32, to: &mut [u8; N]) -> bool;
 }
 
 /// What policy needs of a packet.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packet {
     /// Source address, IPv4 mapped.
@@ -52,87 +53,85 @@ pub struct Malformed;
 ///
 /// # Errors
 /// [`Malformed`] when a header is cut short or lies about a length.
-#[inline(always)]
 pub fn parse(bytes: &impl Bytes) -> Result<Packet, Malformed> {
-    let [first] = bytes.load::<1>(0).ok_or(Malformed)?;
-    match first >> 4 {
-        4 => parse_v4(bytes),
-        6 => parse_v6(bytes),
-        _ => Err(Malformed),
+    let mut packet = Packet::default();
+    parse_into(bytes, &mut packet)?;
+    Ok(packet)
+}
+
+/// [`parse`] into a packet that the caller zeroed.
+///
+/// # Errors
+/// As [`parse`].
+#[inline(always)]
+pub fn parse_into(bytes: &impl Bytes, packet: &mut Packet) -> Result<(), Malformed> {
+    let [first] = load(bytes, 0)?;
+    let (offset, first_header) = match first >> 4 {
+        4 => parse_v4(bytes, packet)?,
+        6 => parse_v6(bytes, packet)?,
+        _ => return Err(Malformed),
+    };
+    packet.protocol = first_header;
+    if packet.fragment != 0 {
+        return Ok(());
     }
+    parse_transport(bytes, offset, packet)
 }
 
 #[inline(always)]
-fn parse_v4(bytes: &impl Bytes) -> Result<Packet, Malformed> {
-    let header = bytes.load::<20>(0).ok_or(Malformed)?;
-    let [
-        first, _, total_high, total_low, _, _, frag_high, frag_low, _, protocol, _, _,
-        s0, s1, s2, s3, d0, d1, d2, d3,
-    ] = header;
+fn load<const N: usize>(bytes: &impl Bytes, offset: u32) -> Result<[u8; N], Malformed> {
+    let mut loaded = [0; N];
+    if bytes.load(offset, &mut loaded) { Ok(loaded) } else { Err(Malformed) }
+}
+
+/// Answers where the transport header starts, and its protocol.
+#[inline(always)]
+fn parse_v4(bytes: &impl Bytes, packet: &mut Packet) -> Result<(u32, u8), Malformed> {
+    let [first, _, total_high, total_low, _, _, frag_high, frag_low, _, protocol] =
+        load::<10>(bytes, 0)?;
     let header_length = u32::from(first & 0x0f) * 4;
     let total = u32::from(u16::from_be_bytes([total_high, total_low]));
     // A total length of 0 is a segment that the device will split (GSO larger than 64 KiB).
     if header_length < 20 || (total != 0 && total < header_length) {
         return Err(Malformed);
     }
-    let mut packet = Packet {
-        source: map_v4([s0, s1, s2, s3]),
-        destination: map_v4([d0, d1, d2, d3]),
-        protocol,
-        payload: total.saturating_sub(header_length),
-        ..Packet::default()
-    };
+    packet.source = map_v4(load(bytes, 12)?);
+    packet.destination = map_v4(load(bytes, 16)?);
+    packet.payload = total.saturating_sub(header_length);
     let fragment_offset = u16::from_be_bytes([frag_high, frag_low]) & 0x1fff;
-    if fragment_offset != 0 {
-        packet.fragment = 1;
-        return Ok(packet);
-    }
-    parse_transport(bytes, header_length, packet)
+    packet.fragment = u8::from(fragment_offset != 0);
+    Ok((header_length, protocol))
 }
 
+/// As [`parse_v4`], behind the extension headers.
 #[inline(always)]
-fn parse_v6(bytes: &impl Bytes) -> Result<Packet, Malformed> {
-    let [_, _, _, _, len_high, len_low, first_next, _] = bytes.load::<8>(0).ok_or(Malformed)?;
-    let mut packet = Packet {
-        source: bytes.load::<16>(8).ok_or(Malformed)?,
-        destination: bytes.load::<16>(24).ok_or(Malformed)?,
-        payload: u32::from(u16::from_be_bytes([len_high, len_low])),
-        ..Packet::default()
-    };
-    let mut next = first_next;
+fn parse_v6(bytes: &impl Bytes, packet: &mut Packet) -> Result<(u32, u8), Malformed> {
+    let [len_high, len_low, mut next] = load::<3>(bytes, 4)?;
+    if !bytes.load(8, &mut packet.source) || !bytes.load(24, &mut packet.destination) {
+        return Err(Malformed);
+    }
+    packet.payload = u32::from(u16::from_be_bytes([len_high, len_low]));
     let mut offset = 40u32;
     let mut extensions = 0;
     while extensions < MAX_EXTENSIONS {
+        // Hop-by-hop, routing, fragment, authentication (RFC 4302), destination options.
+        if !matches!(next, 0 | 43 | 44 | 51 | 60) {
+            return Ok((offset, next));
+        }
+        let [following, units, high, low] = load::<4>(bytes, offset)?;
         let length = match next {
-            // Hop-by-hop, routing, destination options: length in units of 8 bytes, without the first.
-            0 | 43 | 60 => {
-                let [following, units] = bytes.load::<2>(offset).ok_or(Malformed)?;
-                next = following;
-                (u32::from(units) + 1) * 8
-            }
-            // Authentication header (RFC 4302): units of 4 bytes, less 2.
-            51 => {
-                let [following, units] = bytes.load::<2>(offset).ok_or(Malformed)?;
-                next = following;
-                (u32::from(units) + 2) * 4
-            }
-            44 => {
-                let [following, _, high, low] = bytes.load::<4>(offset).ok_or(Malformed)?;
-                next = following;
-                if u16::from_be_bytes([high, low]) >> 3 != 0 {
-                    packet.protocol = following;
-                    packet.fragment = 1;
-                    return Ok(packet);
-                }
-                8
-            }
-            protocol => {
-                packet.protocol = protocol;
-                return parse_transport(bytes, offset, packet);
-            }
+            44 => 8,
+            // In units of 4 bytes, less 2; the others in units of 8 bytes, without the first.
+            51 => (u32::from(units) + 2) * 4,
+            _ => (u32::from(units) + 1) * 8,
         };
         offset += length;
         packet.payload = packet.payload.saturating_sub(length);
+        if next == 44 && u16::from_be_bytes([high, low]) >> 3 != 0 {
+            packet.fragment = 1;
+            return Ok((offset, following));
+        }
+        next = following;
         extensions += 1;
     }
     Err(Malformed)
@@ -142,12 +141,12 @@ fn parse_v6(bytes: &impl Bytes) -> Result<Packet, Malformed> {
 fn parse_transport(
     bytes: &impl Bytes,
     offset: u32,
-    mut packet: Packet,
-) -> Result<Packet, Malformed> {
+    packet: &mut Packet,
+) -> Result<(), Malformed> {
     match packet.protocol {
         TCP => {
-            let [s0, s1, d0, d1, q0, q1, q2, q3, _, _, _, _, data, flags] =
-                bytes.load::<14>(offset).ok_or(Malformed)?;
+            let [s0, s1, d0, d1, q0, q1, q2, q3] = load::<8>(bytes, offset)?;
+            let [data, flags] = load::<2>(bytes, offset + 12)?;
             let header_length = u32::from(data >> 4) * 4;
             if header_length < 20 {
                 return Err(Malformed);
@@ -159,13 +158,13 @@ fn parse_transport(
             packet.payload = packet.payload.saturating_sub(header_length);
         }
         UDP => {
-            let [s0, s1, d0, d1] = bytes.load::<4>(offset).ok_or(Malformed)?;
+            let [s0, s1, d0, d1] = load::<4>(bytes, offset)?;
             packet.source_port = u16::from_be_bytes([s0, s1]);
             packet.destination_port = u16::from_be_bytes([d0, d1]);
             packet.payload = packet.payload.saturating_sub(8);
         }
         ICMP | ICMPV6 => {
-            let [kind, _, _, _, i0, i1] = bytes.load::<6>(offset).ok_or(Malformed)?;
+            let [kind, _, _, _, i0, i1] = load::<6>(bytes, offset)?;
             packet.destination_port = u16::from(kind);
             if is_echo(packet.protocol, kind) {
                 packet.source_port = u16::from_be_bytes([i0, i1]);
@@ -174,7 +173,7 @@ fn parse_transport(
         }
         _ => {}
     }
-    Ok(packet)
+    Ok(())
 }
 
 /// Whether the ICMP type is an echo request or an echo reply (RFC 792, RFC 4443).

@@ -1,7 +1,9 @@
 //! From map entries to a verdict. Deny wins over allow whatever is more specific; the order of
 //! entries never matters, because [`merge`] is commutative, associative and idempotent.
 
-use super::port::mask;
+use core::hint::black_box;
+
+use super::port::{LENGTHS, mask};
 use crate::abi::{
     Direction, Header, Identity, Layer, Reason, RuleEntry, RuleKey, Verdict,
     rule::{
@@ -65,15 +67,27 @@ pub fn merge(into: &mut Layer, from: &Layer) {
 pub fn collect(
     header: &Header,
     question: &Question,
-    mut lookup: impl FnMut(&RuleKey, &mut RuleEntry),
+    lookup: impl FnMut(&RuleKey, &mut RuleEntry),
 ) -> RuleEntry {
+    let mut found = RuleEntry::default();
+    collect_into(header, question, &mut found, lookup);
+    found
+}
+
+/// [`collect`] into an entry that the caller zeroed.
+#[inline(always)]
+pub fn collect_into(
+    header: &Header,
+    question: &Question,
+    found: &mut RuleEntry,
+    mut lookup: impl FnMut(&RuleKey, &mut RuleEntry),
+) {
     let [egress, ingress, listen] = header.tiers;
     let tiers = match question.direction {
         Direction::Egress => egress,
         Direction::Ingress => ingress,
         Direction::Listen => listen,
     };
-    let mut found = RuleEntry::default();
     let mut class = 0;
     while class < 4 {
         let (tier, peer, flags) = match class {
@@ -86,10 +100,9 @@ pub fn collect(
         let known = class == 1 || peer != PEER_ANY;
         let proved = flags & FLAG_VERIFIED == 0 || question.verified;
         if tiers & tier != 0 && known && proved {
-            collect_ports(tiers, question, peer, flags, &mut found, &mut lookup);
+            collect_ports(tiers, question, peer, flags, found, &mut lookup);
         }
     }
-    found
 }
 
 #[inline(always)]
@@ -101,6 +114,10 @@ fn collect_ports(
     found: &mut RuleEntry,
     lookup: &mut impl FnMut(&RuleKey, &mut RuleEntry),
 ) {
+    // Opaque, or the optimiser computes every key of every class before the first look-up: more values
+    // than a program's stack holds.
+    let tiers = black_box(tiers);
+    let port = black_box(question.port);
     let mut key = RuleKey {
         peer,
         direction: question.direction as u8,
@@ -111,16 +128,12 @@ fn collect_ports(
         lookup(&key, found);
     }
     key.protocol = question.protocol;
-    let mut ports = tiers & TIER_PORTS;
-    let mut prefix = 0u8;
-    while prefix <= 16 && ports != 0 {
-        if ports & 1 != 0 {
-            key.port = mask(question.port, prefix);
+    for prefix in LENGTHS {
+        if (tiers & TIER_PORTS) >> prefix & 1 != 0 {
+            key.port = mask(port, prefix);
             key.prefix = prefix;
             lookup(&key, found);
         }
-        ports >>= 1;
-        prefix += 1;
     }
 }
 

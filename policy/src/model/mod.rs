@@ -1,8 +1,10 @@
 //! Valid policy: whoever holds these types never checks again.
 
+mod index;
 mod policy;
 mod workload;
 
+pub(crate) use index::LabelIndex;
 pub use policy::{Peer, Policy, Ports, Rule, RuleKind, Section};
 pub use workload::{Selector, Workload};
 

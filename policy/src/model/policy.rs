@@ -100,3 +100,24 @@ pub struct Ports {
     /// Last port, not below the first.
     pub last: u16,
 }
+
+impl Section {
+    /// Its key in a policy document.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match (self.kind, self.direction) {
+            (RuleKind::Allow, Direction::Egress) => "egress",
+            (RuleKind::Allow, Direction::Ingress) => "ingress",
+            (RuleKind::Allow, Direction::Listen) => "listen",
+            (RuleKind::Deny, Direction::Egress) => "deny-egress",
+            (RuleKind::Deny, Direction::Ingress) => "deny-ingress",
+            (RuleKind::Deny, Direction::Listen) => "deny-listen",
+        }
+    }
+
+    /// Names the rule at this position: `egress[0]`.
+    #[must_use]
+    pub fn place(self, index: usize) -> String {
+        format!("{}[{index}]", self.name())
+    }
+}

@@ -1,0 +1,72 @@
+//! Small conversions from valid types to messages.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prost_types::Timestamp;
+use ringfence_policy::{
+    compile::Compiled,
+    model::{Policy, Selector, Workload},
+};
+use ringfence_proto::v1;
+use time::OffsetDateTime;
+
+/// A time after 1970; what is before it becomes 1970.
+pub(super) fn timestamp(time: SystemTime) -> Timestamp {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp {
+        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(since.subsec_nanos()).unwrap_or(0),
+    }
+}
+
+/// A time of a policy.
+pub(super) fn date(time: OffsetDateTime) -> Timestamp {
+    Timestamp {
+        seconds: time.unix_timestamp(),
+        nanos: i32::try_from(time.nanosecond()).unwrap_or(0),
+    }
+}
+
+/// A selector as `key = value`.
+pub(super) fn selector(selector: &Selector) -> String {
+    let value = match selector {
+        Selector::Cgroup(glob) => glob.glob().glob().to_owned(),
+        Selector::SystemdUnit(name) | Selector::SystemdSlice(name) | Selector::User(name) => {
+            name.clone()
+        }
+        Selector::Exe(path) => path.display().to_string(),
+        Selector::Sha256(sum) => sum
+            .iter()
+            .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")),
+        Selector::Uid(uid) => uid.to_string(),
+    };
+    format!("{} = {value}", selector.key())
+}
+
+/// Whether a policy selects a workload.
+pub(super) fn selects(policy: &Policy, workload: &Workload) -> bool {
+    policy
+        .applies_to
+        .iter()
+        .all(|(key, value)| workload.labels.get(key) == Some(value))
+}
+
+/// Where rule `id` stands; `None` for 0, which is no rule.
+pub(super) fn rule(compiled: &Compiled, id: u32) -> Option<v1::RuleRef> {
+    if id == 0 {
+        return None;
+    }
+    let source = compiled.rules.get(&id);
+    Some(source.map_or_else(
+        || v1::RuleRef {
+            id,
+            ..v1::RuleRef::default()
+        },
+        |source| v1::RuleRef {
+            id,
+            policy: source.policy.clone(),
+            rule: source.section.clone(),
+            location: format!("{}:{}", source.file, source.line),
+        },
+    ))
+}

@@ -1,0 +1,201 @@
+//! What would be decided about a flow: the answer of both ends.
+
+use std::net::IpAddr;
+
+use ringfence_common::{
+    abi::{Direction, Identity, Verdict, identity, tuple},
+    logic::{
+        address::{is_loopback, map_v4},
+        verdict::Outcome,
+    },
+};
+use ringfence_policy::explain::{Query, answer};
+use ringfence_proto::v1;
+use tonic::Status;
+
+use super::{PolicyView, convert::rule};
+
+/// Similarity above which a known name is offered for an unknown one (Jaro-Winkler, 0 to 1).
+const CLOSE: f64 = 0.7;
+/// Names offered at most.
+const OFFERED: usize = 3;
+
+/// One end of the flow in question.
+struct Party {
+    /// Name of the workload; `None` for an address or a reserved identity.
+    workload: Option<String>,
+    identity: Identity,
+    address: Option<[u8; 16]>,
+}
+
+/// The answer to `Explain` at `now_boot_ns`.
+pub(super) fn explain(
+    view: &PolicyView,
+    request: &v1::ExplainRequest,
+    now_boot_ns: u64,
+) -> Result<v1::ExplainResponse, Status> {
+    let source = party(view, "from", &request.from)?;
+    let destination = party(view, "to", &request.to)?;
+    let protocol = protocol(&request.protocol)?;
+    let port = port(protocol, request.port)?;
+    if source.workload.is_none() && destination.workload.is_none() {
+        return Err(Status::invalid_argument(
+            "`from` and `to`: policy decides only where one end is a workload; \
+             name one (see `ringfence workload list`)",
+        ));
+    }
+    let side = |local: &Party, peer: &Party, direction| {
+        let workload = local.workload.clone()?;
+        let query = Query {
+            local: local.identity,
+            direction,
+            peer: peer.identity,
+            // Both ends are asked about on this host, where identities are proved.
+            verified: peer.identity == identity::HOST || peer.workload.is_some(),
+            peer_address: peer.address,
+            protocol,
+            port,
+        };
+        let answer = answer(&view.compiled, &query, now_boot_ns);
+        Some(v1::Side {
+            workload,
+            enforced: Some(decision(view, &answer.enforced)),
+            draft: Some(decision(view, &answer.draft)),
+        })
+    };
+    let egress = side(&source, &destination, Direction::Egress);
+    let ingress = side(&destination, &source, Direction::Ingress);
+    let allowed = [&egress, &ingress]
+        .into_iter()
+        .flatten()
+        .filter_map(|side| side.enforced.as_ref())
+        .all(|decision| decision.verdict == Verdict::Allow as i32);
+    Ok(v1::ExplainResponse {
+        egress,
+        ingress,
+        allowed,
+    })
+}
+
+fn decision(view: &PolicyView, outcome: &Outcome) -> v1::Decision {
+    v1::Decision {
+        verdict: outcome.verdict as i32,
+        reason: outcome.reason.name().to_owned(),
+        rule: rule(&view.compiled, outcome.rule),
+    }
+}
+
+/// A workload, `workload@address`, an address, or a reserved identity.
+fn party(view: &PolicyView, field: &str, text: &str) -> Result<Party, Status> {
+    if text.is_empty() {
+        return Err(Status::invalid_argument(format!(
+            "`{field}` is empty; name a workload or an address"
+        )));
+    }
+    let (name, address) = match text.split_once('@') {
+        Some((name, address)) => (name, Some(numeric(field, address)?)),
+        None => (text, None),
+    };
+    if let Some(identity) = view.identities.get(name) {
+        return Ok(Party {
+            workload: Some(name.to_owned()),
+            identity: *identity,
+            address,
+        });
+    }
+    let reserved = match name {
+        "host" => Some(identity::HOST),
+        "world" => Some(identity::WORLD),
+        "remote-host" => Some(identity::REMOTE_HOST),
+        _ => None,
+    };
+    if let Some(identity) = reserved {
+        return Ok(Party {
+            workload: None,
+            identity,
+            address,
+        });
+    }
+    match (name.parse::<IpAddr>(), address) {
+        (Ok(ip), None) => {
+            let address = bytes(ip);
+            let identity = if is_loopback(&address) {
+                identity::HOST
+            } else {
+                identity::WORLD
+            };
+            Ok(Party {
+                workload: None,
+                identity,
+                address: Some(address),
+            })
+        }
+        _ => Err(unknown(view, field, name)),
+    }
+}
+
+fn unknown(view: &PolicyView, field: &str, name: &str) -> Status {
+    let mut close: Vec<(f64, &str)> = view
+        .identities
+        .keys()
+        .map(|known| (strsim::jaro_winkler(name, known), known.as_str()))
+        .filter(|(similarity, _)| *similarity >= CLOSE)
+        .collect();
+    close.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    let names: Vec<&str> = close
+        .iter()
+        .take(OFFERED)
+        .map(|(_, known)| *known)
+        .collect();
+    let remedy = if names.is_empty() {
+        "see `ringfence workload list`".to_owned()
+    } else {
+        format!("did you mean {}?", names.join(", "))
+    };
+    let shown: String = name.chars().take(80).collect();
+    Status::not_found(format!(
+        "`{field}`: no workload is named `{shown}`; {remedy}"
+    ))
+}
+
+fn numeric(field: &str, text: &str) -> Result<[u8; 16], Status> {
+    text.parse().map(bytes).map_err(|_| {
+        let shown: String = text.chars().take(80).collect();
+        Status::invalid_argument(format!(
+            "`{field}`: `{shown}` is no address; write a numeric one, as in db@10.0.0.2"
+        ))
+    })
+}
+
+fn bytes(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(v4) => map_v4(v4.octets()),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+fn protocol(text: &str) -> Result<u8, Status> {
+    match text {
+        "" | "tcp" => Ok(tuple::TCP),
+        "udp" => Ok(tuple::UDP),
+        "icmp" => Ok(tuple::ICMP),
+        "icmpv6" => Ok(tuple::ICMPV6),
+        number => number.parse().map_err(|_| {
+            Status::invalid_argument(
+                "`protocol` is not known; write tcp, udp, icmp, icmpv6 or a number from 0 to 255",
+            )
+        }),
+    }
+}
+
+fn port(protocol: u8, port: u32) -> Result<u16, Status> {
+    let max: u16 = if matches!(protocol, tuple::ICMP | tuple::ICMPV6) {
+        255
+    } else {
+        u16::MAX
+    };
+    let valid = u16::try_from(port).ok().filter(|port| *port <= max);
+    valid.ok_or_else(|| {
+        Status::invalid_argument(format!("`port`: {port} is too large; write 0 to {max}"))
+    })
+}

@@ -1,0 +1,215 @@
+//! An agent's interface on a socket of its own, for tests here and of the command line.
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use ringfence_common::{
+    abi::{self, Decision, Direction, Owner, Tuple, Verdict, event},
+    logic::address::map_v4,
+};
+use ringfence_policy::{
+    compile::{self, compile, derive_identities},
+    model::Document,
+    parse::parse,
+};
+use tempfile::TempDir;
+use time::OffsetDateTime;
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{
+    config::Mode,
+    flow::{Handle, Names, ProcessBook},
+};
+
+const POLICY: &str = r#"
+[[workload]]
+name = "web"
+labels = { app = "web", tier = "front" }
+match = { systemd-unit = "web.service", exe = "/usr/bin/web" }
+
+[[workload]]
+name = "db"
+labels = { app = "db" }
+match = { cgroup = "/db/*" }
+
+[[policy]]
+name = "web"
+applies-to = { app = "web" }
+not-after = 2100-01-31T18:00:00Z
+[[policy.egress]]
+to = [{ workload = "db" }]
+ports = ["5432/tcp"]
+[[policy.egress]]
+to = [{ cidr = "203.0.113.0/24" }]
+ports = ["443/tcp"]
+
+[[policy]]
+name = "db"
+applies-to = { app = "db" }
+[[policy.ingress]]
+from = [{ workload = "web", verified = true }]
+ports = ["5432/tcp"]
+
+[[policy]]
+name = "db-draft"
+applies-to = { app = "db" }
+mode = "draft"
+[[policy.deny-ingress]]
+ports = ["5432/tcp"]
+"#;
+
+/// A running interface.
+pub(crate) struct Fixture {
+    pub(crate) path: PathBuf,
+    pub(crate) flows: Handle,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) server: JoinHandle<Result<(), ApiError>>,
+    names: Names,
+    web: u32,
+    db: u32,
+    _directory: TempDir,
+    // Kept, or the interface would see its sources end.
+    _status: watch::Sender<Arc<Status>>,
+    _policy: watch::Sender<Arc<PolicyView>>,
+}
+
+/// The view of the test policy.
+pub(crate) fn view() -> PolicyView {
+    let document = Document {
+        name: "/etc/policy.toml".to_owned(),
+        text: POLICY.to_owned(),
+    };
+    let set = parse(&[document]).unwrap();
+    let identities = derive_identities(&set).unwrap();
+    let context = compile::Context {
+        now: OffsetDateTime::UNIX_EPOCH,
+        boot_now_ns: 1,
+        deny_unselected: false,
+    };
+    let compiled = compile(&set, &identities, &context).unwrap();
+    PolicyView {
+        set,
+        identities,
+        compiled,
+        cgroups: BTreeMap::from([("db".to_owned(), vec!["/db/1".to_owned()])]),
+    }
+}
+
+fn status() -> Status {
+    Status {
+        started: UNIX_EPOCH + Duration::from_secs(1_000_000_000),
+        cgroup_root: "/sys/fs/cgroup".into(),
+        mode: Mode::Enforce,
+        generation: 7,
+        applied: Some(UNIX_EPOCH + Duration::from_secs(1_000_000_001)),
+        policy_source: PolicySource::Files,
+        controller_generation: 0,
+        controller_state: None,
+        policy_error: Some("web.toml:3: wrong".to_owned()),
+        features: vec![Feature {
+            name: "bpf-lsm".to_owned(),
+            present: false,
+            required: false,
+            note: "sniffing is not prevented".to_owned(),
+        }],
+        hooks: vec![Hook {
+            name: "connect4".to_owned(),
+            attached: true,
+            program_id: 11,
+            link_id: 12,
+        }],
+        counts: BTreeMap::from([("event-lost".to_owned(), 5), ("event-sent".to_owned(), 0)]),
+        warnings: vec!["the failsafe list is empty".to_owned()],
+    }
+}
+
+impl Fixture {
+    pub(crate) async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run/agent.sock");
+        let view = view();
+        let names = Names::new(&view.set, &view.identities, &view.compiled);
+        let identity = |name: &str| *view.identities.get(name).unwrap();
+        let (web, db) = (identity("web"), identity("db"));
+        let (flows, store) = flow::open(1000);
+        let _store = tokio::spawn(store.run());
+        let (status_sender, status) = watch::channel(Arc::new(status()));
+        let (policy_sender, policy) = watch::channel(Arc::new(view));
+        let context = Context {
+            status,
+            policy,
+            flows: flows.clone(),
+            boot_now_ns: || 10,
+        };
+        let listener = bind(&path).await.unwrap();
+        let cancel = CancellationToken::new();
+        let server = tokio::spawn(serve(context, listener, cancel.clone()));
+        Self {
+            path,
+            flows,
+            cancel,
+            server,
+            names,
+            web,
+            db,
+            _directory: directory,
+            _status: status_sender,
+            _policy: policy_sender,
+        }
+    }
+
+    /// Adds the record of a flow from web to db.
+    pub(crate) fn push(&self, kind: u8, verdict: Verdict, cookie: u64) {
+        let mut comm = [0; 16];
+        comm.iter_mut()
+            .zip(b"curl")
+            .for_each(|(to, from)| *to = *from);
+        let event = abi::Event {
+            time_ns: 43_201_123_000_000,
+            opened_ns: 43_200_000_000_000,
+            cookie,
+            tx_bytes: 1536,
+            rx_bytes: 10,
+            tuple: Tuple {
+                local: map_v4([10, 0, 0, 1]),
+                remote: map_v4([10, 0, 0, 2]),
+                local_port: 40_000,
+                remote_port: 5432,
+                protocol: 6,
+                ..Tuple::default()
+            },
+            owner: Owner {
+                identity: self.web,
+                tgid: 4_000_000_000,
+                comm,
+                ..Owner::default()
+            },
+            decision: Decision {
+                peer: self.db,
+                verdict: verdict as u8,
+                draft_verdict: verdict as u8,
+                reason: if verdict == Verdict::Allow { 5 } else { 9 },
+                draft_reason: 9,
+                direction: Direction::Egress as u8,
+                ..Decision::default()
+            },
+            kind,
+            ..abi::Event::default()
+        };
+        let (_sender, cgroups) = watch::channel(Arc::new(HashMap::new()));
+        let mut processes = ProcessBook::new(cgroups);
+        let record = flow::record(&event, &self.names, &mut processes, 0).unwrap();
+        self.flows.push(record);
+    }
+
+    pub(crate) fn deny(&self, cookie: u64) {
+        self.push(event::DENY, Verdict::Deny, cookie);
+    }
+}

@@ -1,0 +1,84 @@
+//! `ringfence.v1.Agent`: each method hands to the file that answers it.
+
+use std::sync::Arc;
+
+use ringfence_proto::v1::{self, agent_server::Agent};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::{
+    Context, PolicyView, explain,
+    flows::{self, FlowStream, MAX_READERS},
+    lists, status,
+};
+
+/// Answers from what the tasks publish.
+pub(super) struct AgentService {
+    context: Context,
+    readers: Arc<Semaphore>,
+    cancel: CancellationToken,
+}
+
+impl AgentService {
+    pub(super) fn new(context: Context, cancel: CancellationToken) -> Self {
+        Self {
+            context,
+            readers: Arc::new(Semaphore::new(MAX_READERS)),
+            cancel,
+        }
+    }
+
+    fn policy(&self) -> Arc<PolicyView> {
+        self.context.policy.borrow().clone()
+    }
+}
+
+#[tonic::async_trait]
+impl Agent for AgentService {
+    type GetFlowsStream = FlowStream;
+
+    async fn get_status(
+        &self,
+        _request: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        Ok(Response::new(status::message(&self.context)))
+    }
+
+    async fn list_workloads(
+        &self,
+        _request: Request<v1::ListWorkloadsRequest>,
+    ) -> Result<Response<v1::ListWorkloadsResponse>, Status> {
+        Ok(Response::new(lists::workloads(&self.policy())))
+    }
+
+    async fn list_policies(
+        &self,
+        _request: Request<v1::ListPoliciesRequest>,
+    ) -> Result<Response<v1::ListPoliciesResponse>, Status> {
+        Ok(Response::new(lists::policies(&self.policy())))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        let now = (self.context.boot_now_ns)();
+        explain::explain(&self.policy(), request.get_ref(), now).map(Response::new)
+    }
+
+    async fn get_flows(
+        &self,
+        request: Request<v1::GetFlowsRequest>,
+    ) -> Result<Response<FlowStream>, Status> {
+        let cancel = self.cancel.clone();
+        flows::stream_flows(
+            &self.context.flows,
+            &self.readers,
+            request.into_inner(),
+            cancel,
+        )
+        .await
+        .map(Response::new)
+    }
+}

@@ -1,0 +1,211 @@
+//! Commands, options and their help.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+use ringfence_proto::v1;
+
+use crate::config::{DEFAULT_PATH, DEFAULT_SOCKET};
+
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  the answer is no: the policy or the configuration is not valid, or the request was refused
+  2  wrong usage
+  3  the agent can't be reached";
+
+/// eBPF host microsegmentation: which program may talk to which, enforced by the kernel.
+#[derive(Debug, Parser)]
+#[command(name = "ringfence", version, about, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Unix socket of the agent
+    #[arg(long, global = true, env = "RINGFENCE_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    pub(super) socket: PathBuf,
+    /// Form of the output; `observe` writes compact lines unless told otherwise, everything else a table
+    #[arg(short, long, global = true, value_name = "FORMAT")]
+    pub(super) output: Option<Format>,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the agent
+    Agent {
+        /// Configuration file
+        #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
+        config: PathBuf,
+        /// Only check the configuration file
+        #[arg(long)]
+        check: bool,
+    },
+    /// Show the state of enforcement
+    Status,
+    /// Show flow records (times are UTC)
+    Observe(ObserveArgs),
+    /// Tell what would be decided about a flow, and by which rule
+    Explain(ExplainArgs),
+    /// Check and list policies
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// List workloads
+    #[command(subcommand)]
+    Workload(WorkloadCommand),
+    /// Write a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicyCommand {
+    /// Check policy documents without an agent: files, or directories of *.toml
+    Check {
+        /// Files or directories; they are checked together, as one policy
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+    },
+    /// List the policies in force
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum WorkloadCommand {
+    /// List workloads with the cgroups they match
+    List,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// Source: a workload, workload@address, a numeric address, or host, world, remote-host
+    #[arg(long, value_name = "WHO")]
+    pub(super) from: String,
+    /// Destination, in the same form
+    #[arg(long, value_name = "WHO")]
+    pub(super) to: String,
+    /// Destination port; for ICMP the type
+    #[arg(long)]
+    pub(super) port: u16,
+    /// tcp, udp, icmp, icmpv6 or a protocol number
+    #[arg(long, default_value = "tcp")]
+    pub(super) protocol: String,
+}
+
+/// Options of one kind add up, options of different kinds must all match.
+#[derive(Debug, Default, Args)]
+pub(super) struct ObserveArgs {
+    /// Go on with new records until interrupted
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    /// Number of past records that match; 0: all that are kept (with --follow: none) [default: 20, with --follow 0]
+    #[arg(long, value_name = "N")]
+    pub(super) last: Option<u64>,
+    /// Source's or destination's workload
+    #[arg(long, value_name = "NAME")]
+    pub(super) workload: Vec<String>,
+    /// Source's or destination's port
+    #[arg(long)]
+    pub(super) port: Vec<u16>,
+    /// Source's or destination's address, or a network
+    #[arg(long, value_name = "ADDRESS", value_parser = network)]
+    pub(super) address: Vec<IpNet>,
+    /// What traffic follows
+    #[arg(long)]
+    pub(super) verdict: Vec<Verdict>,
+    /// What it would follow with the draft policies in force
+    #[arg(long)]
+    pub(super) draft_verdict: Vec<Verdict>,
+    /// Who opened the flow
+    #[arg(long)]
+    pub(super) direction: Vec<Direction>,
+    /// tcp, udp, icmp, icmpv6 or a protocol number
+    #[arg(long, value_parser = protocol)]
+    pub(super) protocol: Vec<u8>,
+    /// What happened
+    #[arg(long)]
+    pub(super) event: Vec<Event>,
+}
+
+/// How answers are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// Columns
+    Table,
+    /// JSON; `observe` writes one object per line
+    Json,
+    /// One line per item, without a header
+    Compact,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Verdict {
+    Allow,
+    Deny,
+    Audit,
+}
+
+impl From<Verdict> for i32 {
+    fn from(verdict: Verdict) -> Self {
+        let message = match verdict {
+            Verdict::Allow => v1::Verdict::Allow,
+            Verdict::Deny => v1::Verdict::Deny,
+            Verdict::Audit => v1::Verdict::Audit,
+        };
+        message.into()
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Direction {
+    Egress,
+    Ingress,
+    Listen,
+}
+
+impl From<Direction> for i32 {
+    fn from(direction: Direction) -> Self {
+        let message = match direction {
+            Direction::Egress => v1::Direction::Egress,
+            Direction::Ingress => v1::Direction::Ingress,
+            Direction::Listen => v1::Direction::Listen,
+        };
+        message.into()
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Event {
+    Open,
+    Close,
+    Deny,
+}
+
+impl From<Event> for i32 {
+    fn from(event: Event) -> Self {
+        let message = match event {
+            Event::Open => v1::FlowEvent::Open,
+            Event::Close => v1::FlowEvent::Close,
+            Event::Deny => v1::FlowEvent::Deny,
+        };
+        message.into()
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    text.parse()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| "write an address or a network, as in 10.0.0.0/8".to_owned())
+}
+
+fn protocol(text: &str) -> Result<u8, String> {
+    match text {
+        "tcp" => Ok(6),
+        "udp" => Ok(17),
+        "icmp" => Ok(1),
+        "icmpv6" => Ok(58),
+        number => number
+            .parse()
+            .map_err(|_| "write tcp, udp, icmp, icmpv6 or a number from 0 to 255".to_owned()),
+    }
+}

@@ -1,0 +1,98 @@
+//! What can go wrong with a command, what the user must do, and the exit code.
+
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+
+use crate::config::ConfigError;
+
+/// A command failed.
+#[derive(Debug, Error)]
+pub enum CliError {
+    /// Nobody answers on the socket.
+    #[error("no agent answers on {}: {source}; {}", socket.display(), remedy(source))]
+    Unreachable {
+        /// The socket.
+        socket: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The agent went away while it answered.
+    #[error("the connection to the agent broke: {0}; see `systemctl status ringfence`")]
+    Broken(String),
+    /// The agent refused the request.
+    #[error("{0}")]
+    Refused(String),
+    /// The answer can't be written.
+    #[error("the answer can't be written: {0}")]
+    Output(#[source] io::Error),
+    /// A policy document can't be read.
+    #[error("{}: {source}; name readable files or directories of *.toml", path.display())]
+    Read {
+        /// The document.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The policy is not valid; the reasons were written already.
+    #[error("the policy is not valid")]
+    PolicyInvalid,
+    /// The configuration is not valid.
+    #[error(transparent)]
+    Config(ConfigError),
+}
+
+impl CliError {
+    /// Exit code, as `--help` documents it.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Unreachable { .. } | Self::Broken(_) => 3,
+            Self::Read { .. } => 2,
+            Self::Refused(_) | Self::Output(_) | Self::PolicyInvalid | Self::Config(_) => 1,
+        }
+    }
+
+    /// What to tell the user; `None` if it was told already.
+    #[must_use]
+    pub fn text(&self) -> Option<String> {
+        match self {
+            Self::PolicyInvalid => None,
+            Self::Unreachable { .. }
+            | Self::Broken(_)
+            | Self::Refused(_)
+            | Self::Output(_)
+            | Self::Read { .. }
+            | Self::Config(_) => Some(self.to_string()),
+        }
+    }
+
+    /// The reader of the output has gone (`ringfence observe | head`), which is not an error.
+    #[must_use]
+    pub fn reader_is_gone(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+fn remedy(source: &io::Error) -> &'static str {
+    if source.kind() == io::ErrorKind::PermissionDenied {
+        "run the command as root (sudo)"
+    } else {
+        "start it (systemctl start ringfence), or name its socket with --socket"
+    }
+}
+
+impl From<tonic::Status> for CliError {
+    fn from(status: tonic::Status) -> Self {
+        let text = super::words::clean(status.message());
+        // A connection that breaks off comes as `Unknown`; the agent itself never answers so.
+        if matches!(
+            status.code(),
+            tonic::Code::Unavailable | tonic::Code::Cancelled | tonic::Code::Unknown
+        ) {
+            Self::Broken(text)
+        } else {
+            Self::Refused(text)
+        }
+    }
+}

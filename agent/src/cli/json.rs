@@ -1,0 +1,138 @@
+//! Messages as JSON: fields named as in the .proto files, enums as words, times as RFC 3339.
+
+use ringfence_proto::v1;
+use serde_json::{Value, json};
+
+use super::words;
+
+pub(super) fn flow(flow: &v1::Flow) -> Value {
+    json!({
+        "sequence": flow.sequence,
+        "time": words::time(flow.time.as_ref()),
+        "event": words::event(flow.event),
+        "direction": words::direction(flow.direction),
+        "protocol": words::protocol(flow.protocol),
+        "source": flow.source.as_ref().map(end),
+        "destination": flow.destination.as_ref().map(end),
+        "process": flow.process.as_ref().map(|process| json!({
+            "pid": process.pid,
+            "uid": process.uid,
+            "command": process.command,
+            "executable": process.executable,
+            "cgroup": process.cgroup,
+        })),
+        "enforced": flow.enforced.as_ref().map(decision),
+        "draft": flow.draft.as_ref().map(decision),
+        "decided_by_peer": flow.decided_by_peer,
+        "peer_verified": flow.peer_verified,
+        "revoked": flow.revoked,
+        "forward_bytes": flow.forward_bytes,
+        "reverse_bytes": flow.reverse_bytes,
+        "duration_ns": flow.duration_ns,
+        "never_established": flow.never_established,
+        "rtt_us": flow.rtt_us,
+        "cookie": flow.cookie,
+        "generation": flow.generation,
+    })
+}
+
+pub(super) fn status(status: &v1::GetStatusResponse) -> Value {
+    let features = status.features.iter().map(|feature| {
+        json!({
+            "name": feature.name,
+            "present": feature.present,
+            "required": feature.required,
+            "note": feature.note,
+        })
+    });
+    let hooks = status.hooks.iter().map(|hook| {
+        json!({
+            "name": hook.name,
+            "attached": hook.attached,
+            "program_id": hook.program_id,
+            "link_id": hook.link_id,
+        })
+    });
+    json!({
+        "version": status.version,
+        "started": words::time(status.started.as_ref()),
+        "cgroup_root": status.cgroup_root,
+        "mode": status.mode,
+        "generation": status.generation,
+        "applied": words::time(status.applied.as_ref()),
+        "policy_source": status.policy_source,
+        "controller_generation": status.controller_generation,
+        "controller_state": status.controller_state,
+        "policy_error": status.policy_error,
+        "features": features.collect::<Vec<_>>(),
+        "hooks": hooks.collect::<Vec<_>>(),
+        "counts": status.counts,
+        "workloads": status.workloads,
+        "policies": status.policies,
+        "live_flows": status.live_flows,
+        "warnings": status.warnings,
+    })
+}
+
+pub(super) fn workload(workload: &v1::Workload) -> Value {
+    json!({
+        "name": workload.name,
+        "identity": workload.identity,
+        "labels": workload.labels,
+        "selectors": workload.selectors,
+        "cgroups": workload.cgroups,
+        "location": workload.location,
+        "policies": workload.policies,
+    })
+}
+
+pub(super) fn policy(policy: &v1::Policy) -> Value {
+    json!({
+        "name": policy.name,
+        "mode": policy.mode,
+        "applies_to": policy.applies_to,
+        "workloads": policy.workloads,
+        "rules": policy.rules,
+        "not_before": policy.not_before.as_ref().map(|time| words::time(Some(time))),
+        "not_after": policy.not_after.as_ref().map(|time| words::time(Some(time))),
+        "location": policy.location,
+    })
+}
+
+pub(super) fn explanation(answer: &v1::ExplainResponse) -> Value {
+    let side = |side: &v1::Side| {
+        json!({
+            "workload": side.workload,
+            "enforced": side.enforced.as_ref().map(decision),
+            "draft": side.draft.as_ref().map(decision),
+        })
+    };
+    json!({
+        "allowed": answer.allowed,
+        "egress": answer.egress.as_ref().map(side),
+        "ingress": answer.ingress.as_ref().map(side),
+    })
+}
+
+fn end(end: &v1::FlowEnd) -> Value {
+    json!({
+        "address": end.address,
+        "port": end.port,
+        "identity": end.identity,
+        "workload": end.workload,
+        "labels": end.labels,
+    })
+}
+
+fn decision(decision: &v1::Decision) -> Value {
+    json!({
+        "verdict": words::verdict(decision.verdict),
+        "reason": decision.reason,
+        "rule": decision.rule.as_ref().map(|rule| json!({
+            "id": rule.id,
+            "policy": rule.policy,
+            "rule": rule.rule,
+            "location": rule.location,
+        })),
+    })
+}

@@ -1,0 +1,90 @@
+//! `ringfence workload list` and `ringfence policy list`.
+
+use std::path::Path;
+
+use ringfence_proto::v1;
+use serde_json::Value;
+
+use super::{CliError, args::Format, client, json, output::Output, words};
+
+/// Names in one cell at most.
+const NAMES: usize = 3;
+
+pub(super) async fn workloads(socket: &Path, output: &mut Output) -> Result<(), CliError> {
+    let mut client = client::connect(socket).await?;
+    let answer = client
+        .list_workloads(v1::ListWorkloadsRequest {})
+        .await?
+        .into_inner();
+    if output.format_or(Format::Table) == Format::Json {
+        return output.json(
+            &answer
+                .workloads
+                .iter()
+                .map(json::workload)
+                .collect::<Value>(),
+        );
+    }
+    let rows = answer.workloads.iter().map(|workload| {
+        vec![
+            words::clean(&workload.name),
+            workload.identity.to_string(),
+            words::labels(&workload.labels),
+            workload.cgroups.len().to_string(),
+            some(&workload.policies),
+            words::clean(&workload.location),
+        ]
+    });
+    let header = [
+        "NAME", "IDENTITY", "LABELS", "CGROUPS", "POLICIES", "LOCATION",
+    ];
+    output.table(&header, rows.collect())
+}
+
+pub(super) async fn policies(socket: &Path, output: &mut Output) -> Result<(), CliError> {
+    let mut client = client::connect(socket).await?;
+    let answer = client
+        .list_policies(v1::ListPoliciesRequest {})
+        .await?
+        .into_inner();
+    if output.format_or(Format::Table) == Format::Json {
+        return output.json(&answer.policies.iter().map(json::policy).collect::<Value>());
+    }
+    let rows = answer.policies.iter().map(|policy| {
+        vec![
+            words::clean(&policy.name),
+            words::clean(&policy.mode),
+            words::labels(&policy.applies_to),
+            some(&policy.workloads),
+            policy.rules.to_string(),
+            words::time(policy.not_after.as_ref()),
+            words::clean(&policy.location),
+        ]
+    });
+    let header = [
+        "NAME",
+        "MODE",
+        "APPLIES-TO",
+        "WORKLOADS",
+        "RULES",
+        "NOT-AFTER",
+        "LOCATION",
+    ];
+    output.table(&header, rows.collect())
+}
+
+/// The first names, and how many more there are.
+fn some(names: &[String]) -> String {
+    let shown: Vec<String> = names
+        .iter()
+        .take(NAMES)
+        .map(|name| words::clean(name))
+        .collect();
+    let more = names.len() - shown.len();
+    let text = shown.join(",");
+    if more == 0 {
+        text
+    } else {
+        format!("{text},+{more}")
+    }
+}

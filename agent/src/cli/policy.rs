@@ -1,0 +1,141 @@
+//! `ringfence policy check`: parse, lint and compile, without an agent.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use ringfence_policy::{
+    compile::{CompileError, Context, compile, derive_identities},
+    model::{Document, PolicySet},
+    parse::{Diagnostic, lint, parse},
+};
+use serde_json::json;
+use time::OffsetDateTime;
+
+use super::{CliError, args::Format, note, output::Output};
+
+/// Kernel time of the trial compilation: far from 0, so that times in the past can be told.
+const BOOT_NOW_NS: u64 = 1 << 60;
+
+/// What was found.
+#[derive(Default)]
+struct Findings {
+    errors: Vec<String>,
+    warnings: Vec<String>,
+    /// Workloads, policies and rules, if the policy is valid.
+    summary: String,
+}
+
+/// Checks all documents below `paths` as one policy.
+pub(super) fn check(paths: &[PathBuf], output: &mut Output) -> Result<(), CliError> {
+    let documents = documents(paths)?;
+    let found = find(&documents);
+    let valid = found.errors.is_empty();
+    if output.format_or(Format::Table) == Format::Json {
+        output.json(&json!({
+            "valid": valid,
+            "errors": found.errors,
+            "warnings": found.warnings,
+        }))?;
+    } else {
+        for error in &found.errors {
+            note(&format!("error: {error}"));
+        }
+        for warning in &found.warnings {
+            note(&format!("warning: {warning}"));
+        }
+        if valid {
+            output.line(&found.summary)?;
+        }
+    }
+    if valid {
+        return Ok(());
+    }
+    output.flush()?;
+    Err(CliError::PolicyInvalid)
+}
+
+fn find(documents: &[Document]) -> Findings {
+    let set = match parse(documents) {
+        Ok(set) => set,
+        Err(errors) => {
+            return Findings {
+                errors: errors.iter().map(Diagnostic::to_string).collect(),
+                ..Findings::default()
+            };
+        }
+    };
+    let rules: usize = set.policies.iter().map(|policy| policy.rules.len()).sum();
+    let mut warnings: Vec<String> = lint(&set).iter().map(Diagnostic::to_string).collect();
+    if documents.is_empty() {
+        warnings.push("no document was found; name files or directories of *.toml".to_owned());
+    }
+    Findings {
+        errors: trial(&set).err().iter().map(ToString::to_string).collect(),
+        warnings,
+        summary: format!(
+            "valid: {} workloads, {} policies, {rules} rules in {} documents",
+            set.workloads.len(),
+            set.policies.len(),
+            documents.len()
+        ),
+    }
+}
+
+/// Compiles as an agent would; identities of a deployment with a controller may be others.
+fn trial(set: &PolicySet) -> Result<(), CompileError> {
+    let identities = derive_identities(set)?;
+    let context = Context {
+        now: OffsetDateTime::now_utc(),
+        boot_now_ns: BOOT_NOW_NS,
+        deny_unselected: false,
+    };
+    compile(set, &identities, &context).map(|_compiled| ())
+}
+
+/// The files named, and those in the directories named, in order.
+fn documents(paths: &[PathBuf]) -> Result<Vec<Document>, CliError> {
+    let mut files = Vec::new();
+    for path in paths {
+        let failed = |source| CliError::Read {
+            path: path.clone(),
+            source,
+        };
+        if fs::metadata(path).map_err(failed)?.is_dir() {
+            files.extend(in_directory(path).map_err(failed)?);
+        } else {
+            files.push(path.clone());
+        }
+    }
+    // One file named twice would be every declaration twice.
+    files.sort();
+    files.dedup();
+    files
+        .into_iter()
+        .map(|path| match fs::read_to_string(&path) {
+            Ok(text) => Ok(Document {
+                name: path.display().to_string(),
+                text,
+            }),
+            Err(source) => Err(CliError::Read { path, source }),
+        })
+        .collect()
+}
+
+/// `*.toml` directly below `directory`, hidden files left out.
+fn in_directory(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let is_toml = path
+            .extension()
+            .is_some_and(|extension| extension == "toml");
+        let name = path.file_name().unwrap_or_default();
+        let is_hidden = name.as_encoded_bytes().starts_with(b".");
+        if is_toml && !is_hidden && path.is_file() {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}

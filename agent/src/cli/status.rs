@@ -1,0 +1,144 @@
+//! `ringfence status`: is the host guarded, by what, and what was lost.
+
+use std::path::Path;
+
+use ringfence_proto::v1;
+
+use super::{
+    CliError,
+    args::Format,
+    client, json,
+    output::{Colour, Output, columns},
+    words,
+};
+
+pub(super) async fn run(socket: &Path, output: &mut Output) -> Result<(), CliError> {
+    let mut client = client::connect(socket).await?;
+    let status = client
+        .get_status(v1::GetStatusRequest {})
+        .await?
+        .into_inner();
+    match output.format_or(Format::Table) {
+        Format::Json => output.json(&json::status(&status)),
+        Format::Compact => {
+            let text = headline(&status, output);
+            output.line(&text)
+        }
+        Format::Table => table(&status, output),
+    }
+}
+
+/// Whether traffic is judged, and what happens to what is denied.
+fn headline(status: &v1::GetStatusResponse, output: &Output) -> String {
+    let missing = status.hooks.iter().filter(|hook| !hook.attached).count();
+    if status.hooks.is_empty() || missing > 0 {
+        let text = format!(
+            "NOT GUARDED: {missing} of {} programs are not attached",
+            status.hooks.len()
+        );
+        return output.style.paint(Colour::Bad, &text);
+    }
+    match status.mode.as_str() {
+        "enforce" => output.style.paint(Colour::Good, "ENFORCING"),
+        mode => {
+            let text = format!("{}: nothing is blocked", words::clean(mode).to_uppercase());
+            output.style.paint(Colour::Warning, &text)
+        }
+    }
+}
+
+fn table(status: &v1::GetStatusResponse, output: &mut Output) -> Result<(), CliError> {
+    let text = headline(status, output);
+    output.line(&text)?;
+    let mut rows = vec![
+        pair("Version", &status.version),
+        pair("Started", &words::time(status.started.as_ref())),
+        pair("Guarded", &status.cgroup_root),
+        pair(
+            "Generation",
+            &format!("{} from {}", status.generation, status.policy_source),
+        ),
+        pair("Applied", &words::time(status.applied.as_ref())),
+        pair("Workloads", &status.workloads.to_string()),
+        pair("Policies", &status.policies.to_string()),
+        pair("Live flows", &status.live_flows.to_string()),
+    ];
+    if !status.controller_state.is_empty() {
+        let text = format!(
+            "{}, generation {}",
+            status.controller_state, status.controller_generation
+        );
+        rows.push(pair("Controller", &text));
+    }
+    output.line(&columns(None, rows))?;
+    if !status.policy_error.is_empty() {
+        let text = format!("Policy refused: {}", words::clean(&status.policy_error));
+        let text = output.style.paint(Colour::Bad, &text);
+        output.line(&format!("\n{text}"))?;
+    }
+    hooks(status, output)?;
+    features(status, output)?;
+    counts(status, output)?;
+    for warning in &status.warnings {
+        let text = format!("Warning: {}", words::clean(warning));
+        let text = output.style.paint(Colour::Warning, &text);
+        output.line(&format!("\n{text}"))?;
+    }
+    Ok(())
+}
+
+fn hooks(status: &v1::GetStatusResponse, output: &mut Output) -> Result<(), CliError> {
+    if status.hooks.is_empty() {
+        return Ok(());
+    }
+    output.line("")?;
+    let rows = status.hooks.iter().map(|hook| {
+        vec![
+            words::clean(&hook.name),
+            if hook.attached { "attached" } else { "missing" }.to_owned(),
+            hook.program_id.to_string(),
+            hook.link_id.to_string(),
+        ]
+    });
+    output.table(&["HOOK", "STATE", "PROGRAM", "LINK"], rows.collect())
+}
+
+fn features(status: &v1::GetStatusResponse, output: &mut Output) -> Result<(), CliError> {
+    if status.features.is_empty() {
+        return Ok(());
+    }
+    output.line("")?;
+    let rows = status.features.iter().map(|feature| {
+        let state = match (feature.present, feature.required) {
+            (true, _) => "present",
+            (false, true) => "MISSING",
+            (false, false) => "absent",
+        };
+        vec![
+            words::clean(&feature.name),
+            state.to_owned(),
+            words::clean(&feature.note),
+        ]
+    });
+    output.table(&["FEATURE", "STATE", "NOTE"], rows.collect())
+}
+
+/// Only what has happened.
+fn counts(status: &v1::GetStatusResponse, output: &mut Output) -> Result<(), CliError> {
+    let mut rows: Vec<Vec<String>> = status
+        .counts
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(name, count)| vec![words::clean(name), count.to_string()])
+        .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    rows.sort();
+    output.line("")?;
+    output.table(&["COUNT", "VALUE"], rows)
+}
+
+fn pair(name: &str, value: &str) -> Vec<String> {
+    vec![format!("{name}:"), words::clean(value)]
+}

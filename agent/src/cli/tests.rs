@@ -1,0 +1,299 @@
+//! Commands against a real agent interface, and against none.
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use ringfence_common::abi::{Verdict, event};
+
+use super::{
+    args::{Format, ObserveArgs},
+    *,
+};
+use crate::api::fixture::Fixture;
+
+/// What a command wrote.
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Written {
+    fn output(&self, format: Option<Format>) -> Output {
+        Output::new(Box::new(self.clone()), format)
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn options_are_consistent() {
+    Cli::command().debug_assert();
+    let help = Cli::command().render_long_help().to_string();
+    assert!(help.contains("Exit codes"), "{help}");
+    assert!(Cli::try_parse_from(["ringfence", "observe", "--port", "70000"]).is_err());
+    assert!(Cli::try_parse_from(["ringfence", "observe", "--address", "db"]).is_err());
+    let cli = Cli::try_parse_from([
+        "ringfence",
+        "observe",
+        "-f",
+        "--protocol",
+        "udp",
+        "-o",
+        "json",
+    ])
+    .unwrap();
+    assert_eq!(cli.output, Some(Format::Json));
+    let Command::Observe(args) = cli.command else {
+        unreachable!("observe was asked for");
+    };
+    let request = observe::request(&args);
+    assert!(request.follow);
+    assert_eq!(request.last, 0);
+    assert_eq!(request.filters.first().unwrap().protocol, [17]);
+}
+
+#[tokio::test]
+async fn observe_writes_one_line_per_record() {
+    let fixture = Fixture::start().await;
+    fixture.deny(1);
+    fixture.push(event::CLOSE, Verdict::Allow, 2);
+    let written = Written::default();
+    let args = ObserveArgs::default();
+    observe::run(&fixture.path, &args, &mut written.output(None))
+        .await
+        .unwrap();
+    let text = written.text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "12:00:01.123 DENY  egress  tcp web(4000000000 curl) 10.0.0.1:40000 -> db 10.0.0.2:5432 default-deny",
+            "12:00:01.123 CLOSE egress  tcp web(4000000000 curl) 10.0.0.1:40000 -> db 10.0.0.2:5432 direction-allow 1.5KiB -> 10B <- 1.123s",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn observe_writes_json_lines_and_tables() {
+    let fixture = Fixture::start().await;
+    fixture.deny(1);
+    let written = Written::default();
+    let args = ObserveArgs::default();
+    observe::run(
+        &fixture.path,
+        &args,
+        &mut written.output(Some(Format::Json)),
+    )
+    .await
+    .unwrap();
+    let value: serde_json::Value = serde_json::from_str(written.text().trim_end()).unwrap();
+    assert_eq!(value.pointer("/source/workload").unwrap(), "web");
+    assert_eq!(value.pointer("/enforced/verdict").unwrap(), "deny");
+    assert_eq!(value.pointer("/time").unwrap(), "1970-01-01T12:00:01.123Z");
+
+    let written = Written::default();
+    observe::run(
+        &fixture.path,
+        &args,
+        &mut written.output(Some(Format::Table)),
+    )
+    .await
+    .unwrap();
+    let text = written.text();
+    assert!(text.starts_with("TIME          EVENT  VERDICT"), "{text}");
+    assert!(text.contains("default-deny"), "{text}");
+    assert!(text.lines().all(|line| line.trim_end() == line), "{text}");
+}
+
+#[tokio::test]
+async fn following_an_agent_that_stops_is_an_error() {
+    let fixture = Fixture::start().await;
+    let written = Written::default();
+    let args = ObserveArgs {
+        follow: true,
+        last: Some(1),
+        ..ObserveArgs::default()
+    };
+    fixture.deny(1);
+    let (path, mut output) = (fixture.path.clone(), written.output(None));
+    let stop = async {
+        while written.text().is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        fixture.cancel.cancel();
+    };
+    let (result, ()) = tokio::join!(observe::run(&path, &args, &mut output), stop);
+    let error = result.unwrap_err();
+    assert_eq!(error.exit_code(), 3, "{error}");
+    assert!(
+        error.to_string().contains("the agent is stopping"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn status_shows_state_losses_and_warnings() {
+    let fixture = Fixture::start().await;
+    let written = Written::default();
+    status::run(&fixture.path, &mut written.output(None))
+        .await
+        .unwrap();
+    let text = written.text();
+    for expected in [
+        "ENFORCING\n",
+        "Generation:  7 from files\n",
+        "Policy refused: web.toml:3: wrong",
+        "connect4  attached  11       12\n",
+        "bpf-lsm",
+        "event-lost  5\n",
+        "Warning: the failsafe list is empty",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+    assert!(!text.contains("event-sent"), "{text}");
+}
+
+#[tokio::test]
+async fn lists_look_like_columns_or_json() {
+    let fixture = Fixture::start().await;
+    let written = Written::default();
+    lists::workloads(&fixture.path, &mut written.output(None))
+        .await
+        .unwrap();
+    lists::policies(&fixture.path, &mut written.output(None))
+        .await
+        .unwrap();
+    let text = written.text();
+    assert!(text.starts_with("NAME  IDENTITY"), "{text}");
+    assert!(text.contains("app=web,tier=front"), "{text}");
+    assert!(text.contains("db-draft  draft"), "{text}");
+    let written = Written::default();
+    lists::policies(&fixture.path, &mut written.output(Some(Format::Json)))
+        .await
+        .unwrap();
+    let value: serde_json::Value = serde_json::from_str(&written.text()).unwrap();
+    assert_eq!(
+        value.pointer("/2/not_after").unwrap(),
+        "2100-01-31T18:00:00Z"
+    );
+    let written = Written::default();
+    lists::workloads(&fixture.path, &mut written.output(Some(Format::Compact)))
+        .await
+        .unwrap();
+    assert!(written.text().starts_with("db"), "{}", written.text());
+}
+
+#[tokio::test]
+async fn explain_shows_both_sides() {
+    let fixture = Fixture::start().await;
+    let written = Written::default();
+    let cli = Cli::try_parse_from([
+        "ringfence",
+        "explain",
+        "--from",
+        "web",
+        "--to",
+        "db",
+        "--port",
+        "5432",
+    ])
+    .unwrap();
+    let Command::Explain(args) = cli.command else {
+        unreachable!("explain was asked for");
+    };
+    explain::run(&fixture.path, &args, &mut written.output(None))
+        .await
+        .unwrap();
+    let text = written.text();
+    assert!(text.starts_with("ALLOW web -> db 5432/tcp\n"), "{text}");
+    assert!(text.contains("web/egress[0]"), "{text}");
+    assert!(text.contains("db-draft/deny-ingress[0]"), "{text}");
+}
+
+#[tokio::test]
+async fn an_absent_agent_is_one_line_with_a_remedy() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("agent.sock");
+    let error = status::run(&socket, &mut Written::default().output(None))
+        .await
+        .unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains(&socket.display().to_string()) && text.contains("--socket"),
+        "{text}"
+    );
+    assert_eq!(text.lines().count(), 1);
+    assert_eq!(error.exit_code(), 3);
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_error() {
+    let gone = CliError::Output(io::ErrorKind::BrokenPipe.into());
+    assert!(gone.reader_is_gone());
+    assert!(!CliError::PolicyInvalid.reader_is_gone());
+}
+
+fn check(files: &[(&str, &str)]) -> (Result<(), CliError>, serde_json::Value) {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        fs::write(directory.path().join(name), text).unwrap();
+    }
+    let written = Written::default();
+    let paths = [directory.path().to_owned()];
+    let result = policy::check(&paths, &mut written.output(Some(Format::Json)));
+    (result, serde_json::from_str(&written.text()).unwrap())
+}
+
+const GOOD: &str = "[[workload]]\nname = \"web\"\nlabels = { app = \"web\" }\nmatch = { systemd-unit = \"web.service\" }\n";
+
+#[test]
+fn a_valid_policy_passes() {
+    let (result, found) = check(&[
+        ("web.toml", GOOD),
+        ("note.txt", "no policy"),
+        (".hidden.toml", "[[["),
+    ]);
+    assert!(result.is_ok(), "{found}");
+    assert_eq!(found.pointer("/valid").unwrap(), true);
+}
+
+#[test]
+fn every_error_of_a_policy_is_told() {
+    let (result, found) = check(&[("a.toml", "[[workload]]\nnam = 1\n"), ("b.toml", "[[[")]);
+    assert_eq!(result.unwrap_err().exit_code(), 1);
+    assert!(found.pointer("/errors/1").is_some(), "{found}");
+    let (result, _) = check(&[("a.toml", GOOD), ("b.toml", GOOD)]);
+    assert!(result.is_err());
+}
+
+#[test]
+fn a_missing_document_is_wrong_usage() {
+    let paths = [PathBuf::from("/nonexistent/policy.toml")];
+    let error = policy::check(&paths, &mut Written::default().output(None)).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+}
+
+#[test]
+fn numbers_and_text_are_made_readable() {
+    assert_eq!(words::bytes(0), "0B");
+    assert_eq!(words::bytes(1536), "1.5KiB");
+    assert_eq!(words::bytes(u64::MAX), "16777215.9TiB");
+    assert_eq!(words::verdict(9), "unknown(9)");
+    assert_eq!(words::clean("a\u{1b}[31mb\n"), "a\u{fffd}[31mb\u{fffd}");
+    assert_eq!(words::time(None), "");
+}

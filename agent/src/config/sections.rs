@@ -1,0 +1,258 @@
+//! From the keys of each section to the valid configuration. Defaults stand here, once.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use toml::Spanned;
+
+use super::{
+    Agent, CgroupRoot, Config, Controller, DEFAULT_SOCKET, Flows, Log, LogFormat, Mode, Unselected,
+    failsafe,
+    read::{Document, Section},
+    size::Size,
+    values::{choice, number, path, text},
+};
+
+const CAPACITY: u64 = 65_536;
+const MAX_CAPACITY: u64 = 1 << 22;
+const EVENTS_BUFFER: u32 = 4 << 20;
+const MIN_EVENTS_BUFFER: u32 = 64 << 10;
+const MAX_EVENTS_BUFFER: u32 = 1 << 30;
+const FLOW_ENTRIES: u64 = 65_536;
+const MAX_FLOW_ENTRIES: u64 = 1 << 24;
+const METRICS: &str = "127.0.0.1:9477";
+
+/// Reads every section. The result is valid only if the document has no problem.
+pub(super) fn config(document: &mut Document<'_>, base: &Path) -> Config {
+    let mut warnings = Vec::new();
+    let agent = agent(document.section("agent"), base);
+    let controller = controller(document.section("controller"), base);
+    let api_socket = api(document.section("api"), base);
+    let metrics = metrics(document.section("metrics"), &mut warnings);
+    let flows = flows(document.section("flows"));
+    let failsafe = {
+        let mut section = document.section("failsafe");
+        let entries = failsafe::read(&mut section);
+        section.finish();
+        entries
+    };
+    let log = log(document.section("log"));
+    if failsafe.is_empty() {
+        warnings.push(
+            "the failsafe list is empty: a wrong policy can cut your own access to this host; \
+             name your administration networks in [failsafe] inbound"
+                .to_owned(),
+        );
+    }
+    if agent.mode == Mode::Draft {
+        warnings.push("mode is `draft`: nothing is blocked, whatever the policies say".to_owned());
+    }
+    Config {
+        agent,
+        controller,
+        api_socket,
+        metrics,
+        flows,
+        failsafe,
+        log,
+        warnings,
+    }
+}
+
+fn agent(mut section: Section<'_, '_>, base: &Path) -> Agent {
+    let cgroup_root = match text(&mut section, "cgroup-root") {
+        Some(root) if root != "auto" => CgroupRoot::Path(base.join(root)),
+        Some(_) | None => CgroupRoot::Auto,
+    };
+    let agent = Agent {
+        cgroup_root,
+        mode: choice(
+            &mut section,
+            "mode",
+            &[("enforce", Mode::Enforce), ("draft", Mode::Draft)],
+            Mode::Enforce,
+        ),
+        unselected: choice(
+            &mut section,
+            "unselected",
+            &[("allow", Unselected::Allow), ("deny", Unselected::Deny)],
+            Unselected::Allow,
+        ),
+        policy_dir: path(&mut section, "policy-dir", base)
+            .unwrap_or_else(|| "/etc/ringfence/policy.d".into()),
+        state_dir: path(&mut section, "state-dir", base)
+            .unwrap_or_else(|| "/var/lib/ringfence".into()),
+        pin_dir: path(&mut section, "pin-dir", base)
+            .unwrap_or_else(|| "/sys/fs/bpf/ringfence".into()),
+    };
+    section.finish();
+    agent
+}
+
+/// `None` without the section.
+fn controller(mut section: Section<'_, '_>, base: &Path) -> Option<Controller> {
+    let present = section.is_present();
+    let endpoints = section.take::<Vec<Spanned<String>>>("endpoints");
+    let controller = Controller {
+        endpoints: endpoints
+            .iter()
+            .flat_map(Spanned::get_ref)
+            .map(|endpoint| endpoint.get_ref().clone())
+            .collect(),
+        ca: path(&mut section, "ca", base),
+        cert: path(&mut section, "cert", base),
+        key: path(&mut section, "key", base),
+        host: text(&mut section, "host").unwrap_or_else(hostname),
+    };
+    let span = section.span();
+    let problem = if !present {
+        None
+    } else if controller.endpoints.is_empty() {
+        Some((
+            "no controller is named",
+            "set `endpoints`, or remove the section",
+        ))
+    } else if controller.cert.is_some() != controller.key.is_some() {
+        Some(("one of `cert` and `key` is missing", "set both, or neither"))
+    } else if controller.host.is_empty() {
+        Some(("this host has no name", "set `host`"))
+    } else {
+        None
+    };
+    if let Some((message, remedy)) = problem {
+        section.problem(&span, message.to_owned(), remedy);
+    }
+    for endpoint in endpoints.iter().flat_map(Spanned::get_ref) {
+        if !acceptable(endpoint.get_ref()) {
+            section.problem(
+                &endpoint.span(),
+                format!("`{}` is no endpoint", endpoint.get_ref()),
+                "write https://HOST:PORT; plain http is for loopback only",
+            );
+        }
+    }
+    section.finish();
+    present.then_some(controller)
+}
+
+/// Whether policy may be fetched from there.
+fn acceptable(endpoint: &str) -> bool {
+    let Ok(uri) = tonic::transport::Uri::from_str(endpoint) else {
+        return false;
+    };
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let loopback = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    match uri.scheme_str() {
+        Some("https") => !host.is_empty(),
+        Some("http") => loopback,
+        Some(_) | None => false,
+    }
+}
+
+fn api(mut section: Section<'_, '_>, base: &Path) -> PathBuf {
+    let socket = path(&mut section, "unix", base).unwrap_or_else(|| DEFAULT_SOCKET.into());
+    section.finish();
+    socket
+}
+
+fn metrics(mut section: Section<'_, '_>, warnings: &mut Vec<String>) -> Option<SocketAddr> {
+    let text = section
+        .take::<String>("listen")
+        .unwrap_or_else(|| Spanned::new(0..0, METRICS.to_owned()));
+    let listen = match text.get_ref().as_str() {
+        "" => None,
+        address => {
+            let parsed = address.parse::<SocketAddr>().ok();
+            if parsed.is_none() {
+                section.problem(
+                    &text.span(),
+                    format!("`{address}` is no address"),
+                    "write ADDRESS:PORT as in \"127.0.0.1:9477\", or \"\" for no metrics",
+                );
+            }
+            parsed
+        }
+    };
+    if listen.is_some_and(|address| !address.ip().is_loopback()) {
+        warnings.push(
+            "metrics are served beyond loopback without authentication: they name reasons and volumes of traffic"
+                .to_owned(),
+        );
+    }
+    section.finish();
+    listen
+}
+
+fn flows(mut section: Section<'_, '_>) -> Flows {
+    let capacity = number(&mut section, "capacity", CAPACITY, MAX_CAPACITY);
+    let flow_entries = number(&mut section, "flow-entries", FLOW_ENTRIES, MAX_FLOW_ENTRIES);
+    let events_buffer = events_buffer(&mut section);
+    section.finish();
+    Flows {
+        capacity: usize::try_from(capacity).unwrap_or(usize::MAX),
+        events_buffer,
+        flow_entries: u32::try_from(flow_entries).unwrap_or(u32::MAX),
+    }
+}
+
+fn events_buffer(section: &mut Section<'_, '_>) -> u32 {
+    let Some(size) = section.take::<Size>("events-buffer") else {
+        return EVENTS_BUFFER;
+    };
+    let bytes = size
+        .get_ref()
+        .bytes()
+        .and_then(|bytes| u32::try_from(bytes).ok());
+    match bytes {
+        Some(bytes)
+            if bytes.is_power_of_two()
+                && (MIN_EVENTS_BUFFER..=MAX_EVENTS_BUFFER).contains(&bytes) =>
+        {
+            bytes
+        }
+        other => {
+            let nearest = other
+                .map_or(EVENTS_BUFFER, |bytes| {
+                    bytes.min(MAX_EVENTS_BUFFER).next_power_of_two()
+                })
+                .max(MIN_EVENTS_BUFFER);
+            section.problem(
+                &size.span(),
+                "`flows.events-buffer` is not a power of two from 64 KiB to 1 GiB".to_owned(),
+                &format!("write for example \"{} KiB\"", nearest >> 10),
+            );
+            EVENTS_BUFFER
+        }
+    }
+}
+
+fn log(mut section: Section<'_, '_>) -> Log {
+    use tracing::Level;
+    let level = choice(
+        &mut section,
+        "level",
+        &[
+            ("error", Level::ERROR),
+            ("warn", Level::WARN),
+            ("info", Level::INFO),
+            ("debug", Level::DEBUG),
+            ("trace", Level::TRACE),
+        ],
+        Level::INFO,
+    );
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let format = choice(&mut section, "format", &formats, LogFormat::Text);
+    section.finish();
+    Log { level, format }
+}
+
+/// The host's name, empty if it has none that is text.
+fn hostname() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_default()
+}

@@ -1,0 +1,244 @@
+//! What is accepted, what is refused, and that the shipped file tells the truth.
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
+
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+const SHIPPED: &str = include_str!("../../../config/agent.toml");
+
+fn good(text: &str) -> Config {
+    parse(Path::new("/etc/ringfence/agent.toml"), text).unwrap()
+}
+
+fn problems(text: &str) -> Vec<Problem> {
+    match parse(Path::new("agent.toml"), text) {
+        Err(ConfigError::Invalid { problems, .. }) => problems,
+        other => panic!("expected problems, got {other:?}"),
+    }
+}
+
+/// The shipped file with every commented key that is a default switched on.
+fn switched_on() -> String {
+    let mut in_controller = false;
+    let mut lines = Vec::new();
+    for line in SHIPPED.lines() {
+        if line.starts_with('[') || line.starts_with("#[") {
+            in_controller = line == "#[controller]";
+        }
+        let key = line
+            .strip_prefix('#')
+            .filter(|rest| !rest.starts_with([' ', '[']) && !rest.is_empty());
+        match key {
+            // An example precedes the default, which is the empty list.
+            Some(key) if !in_controller && !key.starts_with("inbound = [{") => lines.push(key),
+            Some(_) | None => lines.push(line),
+        }
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn empty_file_has_the_defaults() {
+    let config = good("");
+    assert_eq!(config.agent.cgroup_root, CgroupRoot::Auto);
+    assert_eq!(config.agent.mode, Mode::Enforce);
+    assert_eq!(config.agent.unselected, Unselected::Allow);
+    assert_eq!(config.controller, None);
+    assert_eq!(config.api_socket, Path::new(DEFAULT_SOCKET));
+    assert_eq!(config.flows.capacity, 65_536);
+    assert_eq!(config.flows.events_buffer, 4 << 20);
+    assert_eq!(config.metrics, Some("127.0.0.1:9477".parse().unwrap()));
+    assert_eq!(config.warnings.len(), 1);
+    assert!(config.warnings.iter().any(|text| text.contains("failsafe")));
+}
+
+#[test]
+fn shipped_file_loads_and_its_comments_state_the_defaults() {
+    let switched_on = switched_on();
+    let keys = switched_on
+        .lines()
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
+        .count();
+    assert_eq!(keys, 14, "{switched_on}");
+    assert_eq!(good(SHIPPED), good(""));
+    assert_eq!(good(&switched_on), good(""));
+}
+
+#[test]
+fn shipped_examples_of_the_other_keys_are_valid() {
+    let all: String = SHIPPED
+        .lines()
+        .filter(|line| *line != "#inbound = []")
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if !rest.starts_with(' ') => format!("{rest}\n"),
+            Some(_) | None => format!("{line}\n"),
+        })
+        .collect();
+    let config = good(&all);
+    let controller = config.controller.unwrap();
+    assert_eq!(controller.endpoints, ["https://controller.example:8443"]);
+    assert_eq!(controller.ca, Some(PathBuf::from("/etc/ringfence/ca.pem")));
+    assert_eq!(controller.host, "host-1");
+    assert_eq!(config.failsafe.len(), 1);
+    assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn relative_paths_count_from_the_file() {
+    let config = good("[agent]\npolicy-dir = \"policy.d\"\nstate-dir = \"/var/x\"\n");
+    assert_eq!(
+        config.agent.policy_dir,
+        Path::new("/etc/ringfence/policy.d")
+    );
+    assert_eq!(config.agent.state_dir, Path::new("/var/x"));
+}
+
+#[test]
+fn the_guarded_directory_can_be_named() {
+    let config = good("[agent]\ncgroup-root = \"/sys/fs/cgroup/unified\"\n");
+    let expected = CgroupRoot::Path("/sys/fs/cgroup/unified".into());
+    assert_eq!(config.agent.cgroup_root, expected);
+    assert_eq!(problems("[agent]\ncgroup-root = \"\"\n").len(), 1);
+}
+
+#[test]
+fn host_is_the_hosts_name_unless_set() {
+    let config = good("[controller]\nendpoints = [\"https://c:1\"]\n");
+    assert!(!config.controller.unwrap().host.is_empty());
+}
+
+#[test]
+fn every_problem_is_reported_with_its_line() {
+    let text = "[agent]\nmod = \"draft\"\nunselected = \"maybe\"\npolicy-dir = 7\n\n[metrik]\n\n[metrics]\nlisten = \"nowhere\"\n";
+    let found = problems(text);
+    let lines: Vec<usize> = found.iter().map(|problem| problem.line).collect();
+    assert_eq!(lines, [2, 3, 4, 6, 9], "{found:?}");
+    let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        texts.first().unwrap(),
+        "2: unknown key `mod` in section `[agent]`; did you mean `mode`?"
+    );
+    assert!(
+        texts.get(1).unwrap().contains("write one of: allow, deny"),
+        "{texts:?}"
+    );
+    assert!(
+        texts.get(3).unwrap().contains("did you mean `metrics`?"),
+        "{texts:?}"
+    );
+}
+
+#[test]
+fn an_error_names_the_file() {
+    let error = parse(Path::new("x/agent.toml"), "[agent]\nfoo = 1\n").unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("x/agent.toml:2: unknown key `foo`"),
+        "{error}"
+    );
+    let error = load(Path::new("/nonexistent/agent.toml")).unwrap_err();
+    assert!(error.to_string().contains("--config"), "{error}");
+}
+
+#[test]
+fn syntax_errors_are_problems() {
+    let found = problems("[agent]\nmode = \n[[[\n");
+    assert!(found.iter().any(|problem| problem.line == 2), "{found:?}");
+}
+
+#[test]
+fn sizes_must_suit_the_kernel() {
+    assert_eq!(
+        good("[flows]\nevents-buffer = 65536\n").flows.events_buffer,
+        65_536
+    );
+    for size in ["\"3 MiB\"", "4096", "\"8 GiB\"", "\"many\"", "-1", "true"] {
+        assert_eq!(
+            problems(&format!("[flows]\nevents-buffer = {size}\n")).len(),
+            1,
+            "{size}"
+        );
+    }
+    assert_eq!(
+        problems("[flows]\ncapacity = 0\nflow-entries = 99999999\n").len(),
+        2
+    );
+}
+
+#[test]
+fn failsafe_multiplies_ports_by_networks() {
+    let config = good(
+        "[failsafe]\ninbound = [{ ports = [\"22/tcp\", \"8000-8100/udp\"], from = [\"10.1.2.3/8\", \"fd00::1\"] }]\n",
+    );
+    let [first, second, third, _] = config.failsafe.as_slice() else {
+        panic!("{:?}", config.failsafe);
+    };
+    assert_eq!(
+        (
+            first.prefix,
+            first.first_port,
+            first.last_port,
+            first.protocol
+        ),
+        (104, 22, 22, 6)
+    );
+    assert_eq!(
+        first.address,
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 0]
+    );
+    assert_eq!(second.prefix, 128);
+    assert_eq!(
+        (third.first_port, third.last_port, third.protocol),
+        (8000, 8100, 17)
+    );
+}
+
+#[test]
+fn bad_failsafe_entries_are_refused() {
+    let found = problems(
+        "[failsafe]\ninbound = [\n{ ports = [\"22\"], from = [\"10.0.0.0/33\"] },\n{ ports = [], from = [\"::/0\"] },\n]\n",
+    );
+    let lines: Vec<usize> = found.iter().map(|problem| problem.line).collect();
+    assert_eq!(lines, [3, 3, 4], "{found:?}");
+    assert_eq!(
+        problems("[failsafe]\ninbound = [{ ports = [\"22/tcp\"], form = [] }]\n").len(),
+        1
+    );
+    let many: Vec<String> = (0..33).map(|n| format!("\"10.0.0.{n}\"")).collect();
+    let text = format!(
+        "[failsafe]\ninbound = [{{ ports = [\"22/tcp\"], from = [{}] }}]\n",
+        many.join(",")
+    );
+    assert!(
+        problems(&text)
+            .iter()
+            .any(|problem| problem.message.contains("33 entries"))
+    );
+}
+
+#[test]
+fn controller_must_be_reachable_safely() {
+    let with = |keys: &str| format!("[controller]\n{keys}\n");
+    assert_eq!(problems(&with("")).len(), 1);
+    assert_eq!(problems(&with("endpoints = []")).len(), 1);
+    assert_eq!(
+        problems(&with(
+            "endpoints = [\"http://10.0.0.1:1\", \"c:1\", \"ftp://c\"]"
+        ))
+        .len(),
+        3
+    );
+    assert_eq!(
+        problems(&with("endpoints = [\"https://c:1\"]\ncert = \"a\"")).len(),
+        1
+    );
+    for host in ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost:1"] {
+        assert!(
+            good(&with(&format!("endpoints = [\"{host}\"]")))
+                .controller
+                .is_some()
+        );
+    }
+}

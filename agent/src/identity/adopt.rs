@@ -1,0 +1,244 @@
+//! Processes that had sockets before the agent came.
+
+use std::{
+    fs,
+    os::unix::ffi::OsStrExt,
+    path::{Component, Path, PathBuf},
+    process,
+};
+
+use ringfence_common::abi::ExecutableKey;
+
+use super::{Resolver, file::Executable, mounts::Mounts, root::cgroup_id};
+
+/// A process in a guarded cgroup with its sockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessSockets {
+    /// Thread group id.
+    pub tgid: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// Command name, NUL-padded.
+    pub comm: [u8; 16],
+    /// Its cgroup.
+    pub cgroup_id: u64,
+    /// Its executable; `None` where it has none or it can't be read.
+    pub exe: Option<ExecutableKey>,
+    /// Descriptor and inode number of every socket.
+    pub fds: Vec<(i32, u64)>,
+}
+
+/// Every process below the guarded root that has a socket. What vanishes or can't be read meanwhile
+/// is left out: the kernel judges it when it uses the socket.
+#[must_use]
+pub fn processes(resolver: &Resolver) -> Vec<ProcessSockets> {
+    let Some(origin) = Origin::find(resolver) else {
+        tracing::warn!(
+            root = %resolver.root().display(),
+            "cgroup of the agent is not below a visible cgroup2 mount: sockets are not adopted"
+        );
+        return Vec::new();
+    };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        tracing::warn!("/proc cannot be read: sockets are not adopted");
+        return Vec::new();
+    };
+    let own = Mounts::own().unwrap_or_default();
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|tgid| process(tgid, &origin, &own, resolver))
+        .collect()
+}
+
+fn process(
+    tgid: u32,
+    origin: &Origin,
+    own: &Mounts,
+    resolver: &Resolver,
+) -> Option<ProcessSockets> {
+    let directory = PathBuf::from(format!("/proc/{tgid}"));
+    let path = origin.below_root(&cgroup_of(&directory)?)?;
+    let cgroup_id = resolver.cgroup_at(&path).or_else(|| {
+        let below = path.strip_prefix("/").ok()?;
+        cgroup_id(&resolver.root().join(below)).ok()
+    })?;
+    let fds = sockets(&directory.join("fd"))?;
+    if fds.is_empty() {
+        return None;
+    }
+    Some(ProcessSockets {
+        tgid,
+        uid: real_uid(&directory)?,
+        comm: comm(&directory)?,
+        cgroup_id,
+        exe: executable(tgid, &directory, own),
+        fds,
+    })
+}
+
+fn executable(tgid: u32, directory: &Path, own: &Mounts) -> Option<ExecutableKey> {
+    let path = directory.join("exe");
+    let key = Executable::open(&path, own).ok()?.key;
+    if own.by_device(key.device).is_some() {
+        return Some(key);
+    }
+    let theirs = Mounts::of(tgid).ok()?;
+    Some(Executable::open(&path, &theirs).ok()?.key)
+}
+
+/// Path of the v2 cgroup, as seen from the cgroup namespace of the agent.
+fn cgroup_of(directory: &Path) -> Option<PathBuf> {
+    let text = fs::read(directory.join("cgroup")).ok()?;
+    let path = text
+        .split(|b| *b == b'\n')
+        .find_map(|line| line.strip_prefix(b"0::"))?;
+    Some(PathBuf::from(std::ffi::OsStr::from_bytes(path)))
+}
+
+fn real_uid(directory: &Path) -> Option<u32> {
+    let text = fs::read(directory.join("status")).ok()?;
+    let line = text
+        .split(|b| *b == b'\n')
+        .find_map(|line| line.strip_prefix(b"Uid:"))?;
+    std::str::from_utf8(line)
+        .ok()?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
+
+fn comm(directory: &Path) -> Option<[u8; 16]> {
+    let text = fs::read(directory.join("comm")).ok()?;
+    let name = text.strip_suffix(b"\n").unwrap_or(&text);
+    let mut comm = [0; 16];
+    for (to, from) in comm.iter_mut().take(15).zip(name) {
+        *to = *from;
+    }
+    Some(comm)
+}
+
+fn sockets(directory: &Path) -> Option<Vec<(i32, u64)>> {
+    let entries = fs::read_dir(directory).ok()?;
+    let sockets = entries.filter_map(|entry| {
+        let entry = entry.ok()?;
+        let target = fs::read_link(entry.path()).ok()?;
+        let inode = target
+            .to_str()?
+            .strip_prefix("socket:[")?
+            .strip_suffix(']')?;
+        Some((
+            entry.file_name().to_str()?.parse().ok()?,
+            inode.parse().ok()?,
+        ))
+    });
+    Some(sockets.collect())
+}
+
+/// How paths in `/proc/PID/cgroup` relate to the guarded root. They are relative to the root of the
+/// reader's cgroup namespace; what lies outside starts with `/..`.
+#[derive(Debug, PartialEq, Eq)]
+struct Origin {
+    /// Root of the cgroup namespace, counted from the top of the cgroup2 mount.
+    namespace: PathBuf,
+    /// The guarded root, counted from there too.
+    guarded: PathBuf,
+}
+
+impl Origin {
+    fn find(resolver: &Resolver) -> Option<Self> {
+        let root = resolver.root().canonicalize().ok()?;
+        let mounts = Mounts::own().ok()?;
+        let mount = mounts.cgroup2_of(&root)?;
+        let below = Path::new("/").join(root.strip_prefix(&mount.point).ok()?);
+        let above = mount
+            .root
+            .components()
+            .any(|part| part == Component::ParentDir);
+        if !above {
+            return Some(Self {
+                namespace: "/".into(),
+                guarded: mount.root.join(below.strip_prefix("/").ok()?),
+            });
+        }
+        // The names above the namespace's root are hidden: the tree shows where the agent is.
+        let inside = cgroup_of(Path::new("/proc/self"))?;
+        let own = Path::new("/").join(find_self(&mount.point)?.strip_prefix(&mount.point).ok()?);
+        let up = inside
+            .components()
+            .filter(|part| matches!(part, Component::Normal(_)))
+            .count();
+        Some(Self {
+            namespace: own.ancestors().nth(up)?.into(),
+            guarded: below,
+        })
+    }
+
+    fn below_root(&self, path: &Path) -> Option<PathBuf> {
+        let mut whole = self.namespace.clone();
+        for part in path.components() {
+            match part {
+                Component::Normal(name) => whole.push(name),
+                Component::ParentDir => {
+                    if !whole.pop() {
+                        return None;
+                    }
+                }
+                Component::Prefix(_) | Component::RootDir | Component::CurDir => {}
+            }
+        }
+        let below = whole.strip_prefix(&self.guarded).ok()?;
+        Some(Path::new("/").join(below))
+    }
+}
+
+/// The cgroup directory below a mount point that lists this process.
+fn find_self(mount: &Path) -> Option<PathBuf> {
+    let own = process::id().to_string();
+    let mut pending = vec![mount.to_path_buf()];
+    while let Some(directory) = pending.pop() {
+        let listed = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        if listed.lines().any(|line| line == own) {
+            return Some(directory);
+        }
+        let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
+        let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        pending.extend(directories.map(|entry| entry.path()));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_read_relative_to_the_namespace_and_the_guarded_root() {
+        let plain = Origin {
+            namespace: "/".into(),
+            guarded: "/guard".into(),
+        };
+        let inside = Origin {
+            namespace: "/pods/own".into(),
+            guarded: "/".into(),
+        };
+        let cases = [
+            (&plain, "/guard", Some("/")),
+            (&plain, "/guard/a b/c", Some("/a b/c")),
+            (&plain, "/guardian", None),
+            (&plain, "/", None),
+            (&inside, "/", Some("/pods/own")),
+            (&inside, "/../other/x", Some("/pods/other/x")),
+            (&inside, "/../../system.slice", Some("/system.slice")),
+            (&inside, "/../../../x", None),
+        ];
+        for (origin, path, expected) in cases {
+            let found = origin.below_root(Path::new(path));
+            assert_eq!(
+                found.as_deref(),
+                expected.map(Path::new),
+                "{origin:?} {path}"
+            );
+        }
+    }
+}

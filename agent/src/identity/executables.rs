@@ -1,0 +1,298 @@
+//! Executables that were judged: which selectors name the file behind a key.
+//!
+//! An `exe` selector stands for the file that its path leads to in the agent's mount namespace, as
+//! it is now; whoever runs that file matches, by whatever link, and a copy doesn't. A `sha256`
+//! selector stands for the content, wherever it lies. Directories on the way to the paths are
+//! watched, and the paths are looked at again before an unknown executable is judged.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+};
+
+use inotify::{WatchDescriptor, WatchMask};
+use nix::{
+    fcntl::{OFlag, open},
+    sys::stat::Mode,
+};
+use ringfence_common::abi::ExecutableKey;
+
+use super::{
+    file::Executable,
+    hash::digest,
+    matching::Spec,
+    mounts::Mounts,
+    processes::Facts,
+    watch::{Batch, Watcher},
+};
+
+/// Executables that are remembered.
+pub(super) const MOST_KNOWN: usize = 65_536;
+/// Larger files are not hashed, bytes.
+pub(super) const HASH_LIMIT: u64 = 512 << 20;
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    digest: Option<[u8; 32]>,
+    last_asked: u64,
+}
+
+/// Everything known about executables.
+#[derive(Clone, Debug)]
+pub(super) struct Executables {
+    /// Paths of `exe` selectors with the key of the file that is there now.
+    paths: BTreeMap<PathBuf, Option<ExecutableKey>>,
+    /// Digests of `sha256` selectors.
+    digests: BTreeSet<[u8; 32]>,
+    /// `paths` the other way round.
+    named: HashMap<ExecutableKey, BTreeSet<PathBuf>>,
+    known: HashMap<ExecutableKey, Known>,
+    /// Per directory the entries that lie on the way to some path.
+    watched: HashMap<WatchDescriptor, BTreeSet<OsString>>,
+    asked: u64,
+    most: usize,
+}
+
+impl Executables {
+    /// Without selectors; remembers at most `most` executables besides those named by path.
+    pub fn new(most: usize) -> Self {
+        Self {
+            paths: BTreeMap::new(),
+            digests: BTreeSet::new(),
+            named: HashMap::new(),
+            known: HashMap::new(),
+            watched: HashMap::new(),
+            asked: 0,
+            most,
+        }
+    }
+
+    /// The same executables under the selectors of other workloads. Those whose digest is asked for
+    /// the first time are forgotten, so that they are judged again.
+    pub fn with_specs(&self, specs: &[Spec]) -> Self {
+        let conditions = || specs.iter().map(|spec| &spec.condition);
+        let mut next = self.clone();
+        next.paths = conditions()
+            .flat_map(|condition| &condition.paths)
+            .map(|path| (path.clone(), self.paths.get(path).copied().flatten()))
+            .collect();
+        next.digests = conditions().flat_map(|c| &c.digests).copied().collect();
+        if self.digests.is_empty() && !next.digests.is_empty() {
+            next.known.clear();
+        }
+        next.name();
+        next
+    }
+
+    /// What selectors say about an executable; `None` until it was judged.
+    pub fn facts(&self, key: &ExecutableKey) -> Option<Facts> {
+        let known = self.known.get(key)?;
+        Some(Facts {
+            paths: self.named.get(key).cloned().unwrap_or_default(),
+            digest: known.digest.filter(|digest| self.digests.contains(digest)),
+        })
+    }
+
+    /// Every judged executable.
+    pub fn keys(&self) -> impl Iterator<Item = ExecutableKey> {
+        self.known.keys().copied()
+    }
+
+    /// Looks at all paths again; returns the keys for which something changed.
+    pub fn refresh(&mut self) -> BTreeSet<ExecutableKey> {
+        let mut changed = BTreeSet::new();
+        if self.paths.is_empty() {
+            return changed;
+        }
+        let mounts = own_mounts();
+        let paths: Vec<PathBuf> = self.paths.keys().cloned().collect();
+        for path in paths {
+            let file = Executable::open(&path, &mounts);
+            let key = file.as_ref().map(|file| file.key).ok();
+            let before = self.paths.insert(path.clone(), key).flatten();
+            if before != key {
+                changed.extend(before.into_iter().chain(key));
+            }
+            if let Ok(file) = file
+                && !self.known.contains_key(&file.key)
+            {
+                match self.judge(&file) {
+                    Ok(()) => {
+                        let _ = changed.insert(file.key);
+                    }
+                    Err(error) => {
+                        tracing::warn!(path = %path.display(), %error, "executable is not judged");
+                    }
+                }
+            }
+        }
+        // A key that a path led to is of no use without the path: it is judged again when seen.
+        self.name();
+        for key in changed.iter().filter(|key| !self.named.contains_key(key)) {
+            let _ = self.known.remove(key);
+        }
+        changed
+    }
+
+    /// Judges the executable that a process runs, if it still is the one that the kernel saw.
+    /// Returns the keys for which something changed, among them those dropped for lack of room.
+    pub fn judge_process(&mut self, key: ExecutableKey, tgid: u32) -> BTreeSet<ExecutableKey> {
+        let mut changed = BTreeSet::new();
+        match self.judge_running(key, tgid) {
+            Ok(()) => {
+                let _ = changed.insert(key);
+                changed.append(&mut self.make_room());
+            }
+            Err(error) => {
+                tracing::debug!(tgid, inode = key.inode, %error, "executable is not judged");
+            }
+        }
+        changed
+    }
+
+    /// Notes that the kernel asked for a known executable.
+    pub fn touch(&mut self, key: &ExecutableKey) {
+        self.asked += 1;
+        if let Some(known) = self.known.get_mut(key) {
+            known.last_asked = self.asked;
+        }
+    }
+
+    /// Whether a batch names something on the way to a path; watches that the kernel dropped are
+    /// forgotten.
+    pub fn concerns(&mut self, batch: &Batch) -> bool {
+        let mut concerned = batch.dirty.iter().any(|(watch, names)| {
+            self.watched
+                .get(watch)
+                .is_some_and(|entries| !entries.is_disjoint(names))
+        });
+        for watch in &batch.dropped {
+            concerned |= self.watched.remove(watch).is_some();
+        }
+        concerned
+    }
+
+    /// Takes over the watches of another state that is not to be used.
+    pub fn inherit_watches(&mut self, other: Self) {
+        self.watched = other.watched;
+    }
+
+    /// Watches the directories on the way to every path, along links too.
+    pub fn watch(&mut self, watcher: &Watcher) {
+        let before = std::mem::take(&mut self.watched);
+        for (directory, entries) in self.ways() {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let added = open(&directory, flags, Mode::empty())
+                .map_err(io::Error::from)
+                .and_then(|opened| watcher.add(opened, WatchMask::ATTRIB | WatchMask::CLOSE_WRITE));
+            match added {
+                Ok(watch) => self.watched.entry(watch).or_default().extend(entries),
+                // What does not exist is watched through its parent.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => tracing::warn!(
+                    directory = %directory.display(), %error,
+                    "directory of an executable is not watched: changes are noticed when it is run"
+                ),
+            }
+        }
+        for watch in before.into_keys() {
+            if !self.watched.contains_key(&watch) {
+                watcher.remove(watch);
+            }
+        }
+    }
+
+    /// Directories on the way to every path, with the entries that matter in each.
+    fn ways(&self) -> BTreeMap<PathBuf, BTreeSet<OsString>> {
+        let mut ways: BTreeMap<PathBuf, BTreeSet<OsString>> = BTreeMap::new();
+        let real = self
+            .paths
+            .keys()
+            .filter_map(|path| path.canonicalize().ok());
+        for path in self.paths.keys().cloned().chain(real) {
+            for step in path.ancestors() {
+                if let (Some(directory), Some(entry)) = (step.parent(), step.file_name()) {
+                    let entries = ways.entry(directory.to_path_buf()).or_default();
+                    let _ = entries.insert(entry.to_owned());
+                }
+            }
+        }
+        ways
+    }
+
+    fn name(&mut self) {
+        self.named.clear();
+        for (path, key) in &self.paths {
+            if let Some(key) = key {
+                let _ = self.named.entry(*key).or_default().insert(path.clone());
+            }
+        }
+    }
+
+    fn judge_running(&mut self, key: ExecutableKey, tgid: u32) -> io::Result<()> {
+        let own = own_mounts();
+        let theirs = Mounts::of(tgid)?;
+        let mount = own
+            .by_device(key.device)
+            .or_else(|| theirs.by_device(key.device));
+        if mount.is_some_and(super::mounts::Mount::is_fuse) {
+            // Not even opened: its server could make the agent wait for ever.
+            self.remember(key, None);
+            return Ok(());
+        }
+        let path = format!("/proc/{tgid}/exe");
+        let mut file = Executable::open(Path::new(&path), &theirs)?;
+        if file.key != key {
+            file = Executable::open(Path::new(&path), &own)?;
+        }
+        if file.key != key {
+            return Err(io::Error::other("the process runs another executable now"));
+        }
+        self.judge(&file)
+    }
+
+    fn judge(&mut self, file: &Executable) -> io::Result<()> {
+        let digest = if self.digests.is_empty() {
+            None
+        } else {
+            digest(file, HASH_LIMIT)?
+        };
+        self.remember(file.key, digest);
+        Ok(())
+    }
+
+    fn remember(&mut self, key: ExecutableKey, digest: Option<[u8; 32]>) {
+        self.asked += 1;
+        let last_asked = self.asked;
+        let _ = self.known.insert(key, Known { digest, last_asked });
+    }
+
+    /// Forgets the quarter that was not asked for longest, except what a path names.
+    fn make_room(&mut self) -> BTreeSet<ExecutableKey> {
+        if self.known.len() <= self.most {
+            return BTreeSet::new();
+        }
+        let others = self.known.iter();
+        let others = others.filter(|(key, _)| !self.named.contains_key(*key));
+        let mut others: Vec<(u64, ExecutableKey)> = others
+            .map(|(key, known)| (known.last_asked, *key))
+            .collect();
+        others.sort_unstable();
+        others.truncate((others.len() / 4).max(1));
+        let dropped: BTreeSet<ExecutableKey> = others.into_iter().map(|(_, key)| key).collect();
+        self.known.retain(|key, _| !dropped.contains(key));
+        dropped
+    }
+}
+
+fn own_mounts() -> Mounts {
+    Mounts::own().unwrap_or_else(|error| {
+        tracing::warn!(%error, "mount table cannot be read");
+        Mounts::default()
+    })
+}

@@ -1,0 +1,166 @@
+//! Keys, paths and digests of real files.
+#![expect(clippy::expect_used, reason = "a panic fails the test")]
+
+use std::{fs, io::Write, process::Stdio};
+
+use ringfence_policy::model::Selector;
+use sha2::{Digest, Sha256};
+
+use super::*;
+use crate::identity::{
+    fixture::{Running, TestCgroup, program, workloads},
+    placement::specs,
+};
+
+fn executables(selectors: &[Selector]) -> Executables {
+    let (workloads, identities) = workloads(&[("w", selectors)]);
+    let specs = specs(&workloads, &identities, |_| None).expect("specs");
+    let mut executables = Executables::new(MOST_KNOWN).with_specs(&specs);
+    let _ = executables.refresh();
+    executables
+}
+
+fn key(path: &Path) -> ExecutableKey {
+    Executable::open(path, &own_mounts()).expect("open").key
+}
+
+fn run(cgroup: &TestCgroup, path: &Path) -> Running {
+    cgroup.run("", path, Stdio::null())
+}
+
+#[test]
+fn replaced_and_modified_files_get_another_key() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("app");
+    program(&path);
+    let mut executables = executables(&[Selector::Exe(path.clone())]);
+    let first = key(&path);
+    assert!(
+        executables
+            .facts(&first)
+            .is_some_and(|facts| facts.paths.contains(&path))
+    );
+
+    let other = directory.path().join("new");
+    program(&other);
+    fs::rename(&other, &path).expect("rename");
+    let second = key(&path);
+    assert_ne!(first, second);
+    assert!(executables.refresh().is_superset(&[first, second].into()));
+    assert_eq!(executables.facts(&first), None);
+    assert!(
+        executables
+            .facts(&second)
+            .is_some_and(|facts| facts.paths.contains(&path))
+    );
+
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let mut file = fs::OpenOptions::new()
+        .append(true)
+        .open(&path)
+        .expect("open");
+    file.write_all(b"x").expect("write");
+    let third = key(&path);
+    assert_eq!(second.inode, third.inode);
+    assert_ne!(second, third);
+    let _ = executables.refresh();
+    assert_eq!(executables.facts(&second), None);
+    assert!(executables.facts(&third).is_some());
+
+    fs::remove_file(&path).expect("remove");
+    let _ = executables.refresh();
+    assert_eq!(executables.facts(&third), None);
+}
+
+#[test]
+fn copy_is_not_the_approved_path_but_has_the_approved_digest() {
+    let cgroup = TestCgroup::new("copies");
+    let directory = tempfile::tempdir().expect("directory");
+    let (path, copy) = (directory.path().join("app"), directory.path().join("copy"));
+    program(&path);
+    program(&copy);
+    let digest: [u8; 32] = Sha256::digest(fs::read(&path).expect("read")).into();
+    let mut executables = executables(&[Selector::Exe(path.clone()), Selector::Sha256(digest)]);
+    let running = run(&cgroup, &copy);
+    let copy = key(&copy);
+    let _ = executables.judge_process(copy, running.tgid());
+    let facts = executables.facts(&copy).expect("judged");
+    assert_eq!(
+        facts,
+        Facts {
+            paths: BTreeSet::new(),
+            digest: Some(digest)
+        }
+    );
+    let facts = executables.facts(&key(&path)).expect("judged");
+    assert_eq!(
+        facts,
+        Facts {
+            paths: [path].into(),
+            digest: Some(digest)
+        }
+    );
+}
+
+#[test]
+fn other_content_has_no_digest_of_a_selector() {
+    let cgroup = TestCgroup::new("content");
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("app");
+    program(&path);
+    let mut executables = executables(&[Selector::Sha256([7; 32])]);
+    let running = run(&cgroup, &path);
+    let _ = executables.judge_process(key(&path), running.tgid());
+    assert_eq!(executables.facts(&key(&path)), Some(Facts::default()));
+}
+
+#[test]
+fn links_stand_for_the_file_that_they_lead_to() {
+    let directory = tempfile::tempdir().expect("directory");
+    let (path, link) = (directory.path().join("app-1"), directory.path().join("app"));
+    program(&path);
+    std::os::unix::fs::symlink("app-1", &link).expect("link");
+    let executables = executables(&[Selector::Exe(link.clone())]);
+    let facts = executables.facts(&key(&path)).expect("judged");
+    assert_eq!(facts.paths, [link].into());
+}
+
+#[test]
+fn process_that_runs_something_else_is_not_judged() {
+    let cgroup = TestCgroup::new("else");
+    let directory = tempfile::tempdir().expect("directory");
+    let (one, two) = (directory.path().join("one"), directory.path().join("two"));
+    program(&one);
+    program(&two);
+    let mut executables = executables(&[]);
+    let running = run(&cgroup, &one);
+    let tgid = running.tgid();
+    assert!(executables.judge_process(key(&two), tgid).is_empty());
+    assert_eq!(executables.facts(&key(&two)), None);
+    drop(running);
+    assert!(executables.judge_process(key(&one), tgid).is_empty());
+    assert_eq!(executables.facts(&key(&one)), None);
+}
+
+#[test]
+fn memory_of_executables_is_bounded_and_keeps_those_named_by_path() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("app");
+    program(&path);
+    let mut executables = executables(&[Selector::Exe(path.clone())]);
+    executables.most = 100;
+    let invented = |inode| ExecutableKey {
+        inode,
+        ..ExecutableKey::default()
+    };
+    let mut dropped = BTreeSet::new();
+    for inode in 0..1_000 {
+        executables.remember(invented(inode), None);
+        executables.touch(&invented(0));
+        dropped.append(&mut executables.make_room());
+    }
+    assert!(executables.known.len() <= 100);
+    assert_eq!(executables.known.len() + dropped.len(), 1_001);
+    assert!(executables.facts(&invented(0)).is_some());
+    assert!(executables.facts(&key(&path)).is_some());
+}

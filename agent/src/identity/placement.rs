@@ -1,0 +1,112 @@
+//! Cgroup entries: the identity of a cgroup and the class of its processes.
+
+use std::path::Path;
+
+use ringfence_common::abi::{CgroupEntry, identity::HOST};
+use ringfence_policy::model::{Identities, Workload};
+
+use super::{
+    IdentityError,
+    matching::{Candidates, Matcher, Spec},
+    processes::{Facts, ProcessTable, Processes},
+    specificity::{Best, Specificity},
+    ties::{Tie, Ties},
+};
+
+/// One set of workloads with everything that follows from it.
+pub(super) struct Placement {
+    specs: Vec<Spec>,
+    matcher: Matcher,
+    processes: Processes,
+    ties: Ties,
+}
+
+impl Placement {
+    /// For the workloads of one policy generation.
+    pub fn new(specs: Vec<Spec>) -> Result<Self, IdentityError> {
+        let mut ties = Ties::default();
+        Ok(Self {
+            matcher: Matcher::new(&specs)?,
+            processes: Processes::new(&specs, &mut ties),
+            ties,
+            specs,
+        })
+    }
+
+    /// The workloads.
+    pub fn specs(&self) -> &[Spec] {
+        &self.specs
+    }
+
+    /// Every tie that came up so far.
+    pub fn ties(&self) -> impl Iterator<Item = &Tie> {
+        self.ties.iter()
+    }
+
+    /// Content of `PROCESSES`.
+    pub fn processes(&self) -> &ProcessTable {
+        self.processes.table()
+    }
+
+    /// Entry of the cgroup at a path below the guarded root.
+    pub fn entry(&mut self, path: &Path) -> CgroupEntry {
+        let mut base = Best::default();
+        let mut candidates = Candidates::new();
+        for (workload, place) in self.matcher.candidates(path) {
+            let Some(spec) = self.specs.get(workload) else {
+                continue;
+            };
+            if spec.condition.is_empty() {
+                base.offer(Specificity::new(&spec.condition, place), workload);
+            } else if spec.is_possible() {
+                candidates.push((workload, place));
+            }
+        }
+        let identity = self
+            .ties
+            .decide(base, &self.specs, || format!("cgroup {}", path.display()));
+        CgroupEntry {
+            identity: identity.unwrap_or(HOST),
+            class: self
+                .processes
+                .class(candidates, &self.specs, &mut self.ties),
+        }
+    }
+
+    /// Class of an executable.
+    pub fn executable(&mut self, facts: &Facts) -> u32 {
+        self.processes
+            .executable(facts, &self.specs, &mut self.ties)
+    }
+
+    /// Place at which a workload matches a cgroup path.
+    #[cfg(test)]
+    pub fn place(&self, workload: usize, path: &Path) -> Option<super::specificity::Place> {
+        if self.specs.get(workload)?.is_everywhere() {
+            return Some(super::specificity::Place::default());
+        }
+        let candidates = self.matcher.candidates(path);
+        let found = candidates
+            .iter()
+            .find(|(candidate, _)| *candidate == workload)?;
+        Some(found.1)
+    }
+
+    /// Names of the workloads that have cgroup selectors, all of which match a path.
+    pub fn candidates(&self, path: &Path) -> impl Iterator<Item = &str> {
+        let candidates = self.matcher.candidates(path).into_iter();
+        candidates.filter_map(|(workload, _)| self.specs.get(workload).map(|spec| &*spec.name))
+    }
+}
+
+/// Reads workloads; `user` resolves user names.
+pub(super) fn specs(
+    workloads: &[Workload],
+    identities: &Identities,
+    user: impl Fn(&str) -> Option<u32>,
+) -> Result<Vec<Spec>, IdentityError> {
+    let specs = workloads.iter();
+    specs
+        .map(|workload| Spec::new(workload, identities, &user))
+        .collect()
+}

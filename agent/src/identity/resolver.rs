@@ -1,0 +1,287 @@
+//! The single owner of everything about identity, driven by one task.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::unistd::User;
+use ringfence_common::abi::{ExecutableKey, Identity};
+use ringfence_policy::model::{Identities, Workload};
+
+use super::{
+    IdentityError, Tie,
+    executables::{Executables, MOST_KNOWN},
+    placement::{Placement, specs},
+    root,
+    tables::Tables,
+    tree::Tree,
+    watch::Watcher,
+};
+
+/// How often to rescan while not everything can be watched.
+const RESCAN: Duration = Duration::from_secs(1);
+
+/// Keeps [`Tables`] true to the cgroup tree, the executables and the workloads.
+pub struct Resolver {
+    root: PathBuf,
+    watcher: Watcher,
+    tree: Tree,
+    placement: Placement,
+    executables: Executables,
+    tables: Tables,
+}
+
+impl Resolver {
+    /// Walks and watches the cgroups below a directory; without workloads everything is `HOST`.
+    ///
+    /// # Errors
+    /// The directory isn't on cgroup v2 or can't be read, or inotify can't be used.
+    pub fn new(root: PathBuf) -> Result<Self, IdentityError> {
+        root::check(&root)?;
+        let watcher = Watcher::new()?;
+        let mut resolver = Self {
+            tree: Tree::new(&root, &watcher)?,
+            watcher,
+            root,
+            placement: Placement::new(Vec::new())?,
+            executables: Executables::new(MOST_KNOWN),
+            tables: Tables::default(),
+        };
+        resolver.tables = Tables::build(
+            &resolver.tree,
+            &mut resolver.placement,
+            &resolver.executables,
+        );
+        Ok(resolver)
+    }
+
+    /// Replaces the workloads. User names are resolved now.
+    ///
+    /// # Errors
+    /// Two workloads are equally specific for some process, or one has no identity. The previous
+    /// workloads stay in force.
+    pub fn set_workloads(
+        &mut self,
+        workloads: &[Workload],
+        identities: &Identities,
+    ) -> Result<(), IdentityError> {
+        let specs = specs(workloads, identities, user)?;
+        if specs == self.placement.specs() {
+            return Ok(());
+        }
+        let mut placement = Placement::new(specs)?;
+        let mut executables = self.executables.with_specs(placement.specs());
+        executables.watch(&self.watcher);
+        let _ = executables.refresh();
+        let tables = Tables::build(&self.tree, &mut placement, &executables);
+        let tie = placement.ties().next().cloned();
+        if let Some(tie) = tie {
+            self.executables.inherit_watches(executables);
+            self.executables.watch(&self.watcher);
+            let _ = self.refresh_executables();
+            return Err(IdentityError::Tie(tie));
+        }
+        self.executables = executables;
+        self.placement = placement;
+        self.tables = tables;
+        Ok(())
+    }
+
+    /// Takes in what inotify reports, without waiting; returns whether the tables changed. Call it
+    /// when [`AsFd::as_fd`] is readable; nothing is left to read afterwards.
+    pub fn process_events(&mut self) -> bool {
+        let batch = self.watcher.drain();
+        if batch.overflow {
+            tracing::warn!("inotify queue overflowed: rescanning");
+            let _ = self.tree.apply(&batch, &self.watcher);
+            return self.rescan();
+        }
+        let changed = self.tree.apply(&batch, &self.watcher);
+        let mut updated = self.update_cgroups(&changed);
+        if self.executables.concerns(&batch) {
+            self.executables.watch(&self.watcher);
+            updated |= self.refresh_executables();
+        }
+        updated
+    }
+
+    /// Looks at everything again; returns whether the tables changed.
+    pub fn rescan(&mut self) -> bool {
+        let _ = self.tree.rescan(&self.watcher);
+        self.executables.watch(&self.watcher);
+        let _ = self.executables.refresh();
+        let before = std::mem::take(&mut self.tables);
+        self.tables = Tables::build(&self.tree, &mut self.placement, &self.executables);
+        self.tables != before
+    }
+
+    /// How often [`Self::rescan`] must be called, where not everything can be watched.
+    #[must_use]
+    pub fn rescan_interval(&self) -> Option<Duration> {
+        self.tree.is_incomplete().then_some(RESCAN)
+    }
+
+    /// Judges an executable that the kernel saw a process run; returns its class. `None`: it can't
+    /// be judged (the process is gone or runs something else now) and stays pending. The tables
+    /// may have changed.
+    pub fn seen(&mut self, key: ExecutableKey, tgid: u32) -> Option<u32> {
+        if !self.tables.executables.contains_key(&key) {
+            let _ = self.refresh_executables();
+        }
+        if !self.tables.executables.contains_key(&key) {
+            let changed = self.executables.judge_process(key, tgid);
+            let _ = self.update_executables(&changed);
+        }
+        self.executables.touch(&key);
+        self.tables.executables.get(&key).copied()
+    }
+
+    /// What the kernel maps must hold now.
+    #[must_use]
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// Workloads that turned out to be tied since they were set. Processes that both claim have the
+    /// identity `UNKNOWN`.
+    pub fn ties(&self) -> impl Iterator<Item = &Tie> {
+        self.placement.ties()
+    }
+
+    /// The guarded directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Id of the guarded directory.
+    #[must_use]
+    pub fn root_id(&self) -> u64 {
+        self.tree.root_id()
+    }
+
+    /// Path of a cgroup below the guarded root, with a leading slash.
+    #[must_use]
+    pub fn cgroup_path(&self, id: u64) -> Option<&Path> {
+        self.tree.path(id)
+    }
+
+    /// Id of the cgroup at a path below the guarded root.
+    #[must_use]
+    pub fn cgroup_at(&self, path: &Path) -> Option<u64> {
+        self.tree.find(path)
+    }
+
+    /// Every path, for display: bytes that are not UTF-8 are replaced.
+    #[must_use]
+    pub fn cgroup_paths(&self) -> HashMap<u64, String> {
+        let cgroups = self.tree.iter();
+        cgroups
+            .map(|(id, path)| (id, path.to_string_lossy().into_owned()))
+            .collect()
+    }
+
+    /// Per workload the topmost cgroups that may hold its processes, for display. A workload without
+    /// cgroup selectors may be anywhere: `/`.
+    #[must_use]
+    pub fn inventory(&self) -> BTreeMap<String, Vec<String>> {
+        let specs = self.placement.specs().iter();
+        let mut inventory: BTreeMap<String, Vec<String>> = specs
+            .map(|spec| {
+                let everywhere = spec.is_everywhere().then(|| "/".to_owned());
+                (spec.name.clone(), everywhere.into_iter().collect())
+            })
+            .collect();
+        for (id, path) in self.tree.iter() {
+            let parent = self
+                .tree
+                .parent(id)
+                .and_then(|parent| self.tree.path(parent));
+            let above: BTreeSet<&str> = parent
+                .into_iter()
+                .flat_map(|parent| self.placement.candidates(parent))
+                .collect();
+            for name in self
+                .placement
+                .candidates(path)
+                .filter(|name| !above.contains(name))
+            {
+                if let Some(paths) = inventory.get_mut(name) {
+                    paths.push(path.to_string_lossy().into_owned());
+                }
+            }
+        }
+        for paths in inventory.values_mut() {
+            paths.sort_unstable();
+        }
+        inventory
+    }
+
+    /// What the kernel makes of a process, by the same steps: `PENDING` while the executable is not
+    /// judged, `UNKNOWN` where there is none to judge. An unknown cgroup stands for the root, since
+    /// its ancestors can't be told from the number.
+    #[must_use]
+    pub fn resolve(&self, cgroup: u64, exe: Option<&ExecutableKey>, uid: u32) -> Identity {
+        self.tables.resolve(cgroup, self.root_id(), exe, uid)
+    }
+
+    fn update_cgroups(&mut self, ids: &BTreeSet<u64>) -> bool {
+        let mut updated = false;
+        for id in ids {
+            updated |= if let Some(path) = self.tree.path(*id) {
+                let entry = self.placement.entry(path);
+                self.tables.cgroups.insert(*id, entry) != Some(entry)
+            } else {
+                self.tables.cgroups.remove(id).is_some()
+            };
+        }
+        self.take_processes() || updated
+    }
+
+    fn refresh_executables(&mut self) -> bool {
+        let changed = self.executables.refresh();
+        self.update_executables(&changed)
+    }
+
+    fn update_executables(&mut self, keys: &BTreeSet<ExecutableKey>) -> bool {
+        let mut updated = false;
+        for key in keys {
+            updated |= if let Some(facts) = self.executables.facts(key) {
+                let class = self.placement.executable(&facts);
+                self.tables.executables.insert(*key, class) != Some(class)
+            } else {
+                self.tables.executables.remove(key).is_some()
+            };
+        }
+        self.take_processes() || updated
+    }
+
+    /// The table only grows while the workloads stay the same.
+    fn take_processes(&mut self) -> bool {
+        let processes = self.placement.processes();
+        if processes.len() == self.tables.processes.len() {
+            return false;
+        }
+        self.tables.processes.clone_from(processes);
+        true
+    }
+}
+
+impl AsFd for Resolver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.watcher.as_fd()
+    }
+}
+
+fn user(name: &str) -> Option<u32> {
+    match User::from_name(name) {
+        Ok(user) => user.map(|user| user.uid.as_raw()),
+        Err(error) => {
+            tracing::warn!(user = name, %error, "user database cannot be read");
+            None
+        }
+    }
+}

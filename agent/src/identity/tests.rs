@@ -1,0 +1,234 @@
+//! The resolver as its task drives it, on the real hierarchy with real processes.
+#![expect(clippy::expect_used, reason = "a panic fails the test")]
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    path::Path,
+    process::Stdio,
+};
+
+use ringfence_common::abi::{
+    CgroupEntry, ExecutableKey,
+    identity::{HOST, PENDING, UNKNOWN},
+};
+use ringfence_policy::model::Selector;
+
+use super::{
+    IdentityError, Resolver, adopt,
+    file::Executable,
+    fixture::{TestCgroup, cgroup, program, unit, workloads},
+    mounts::Mounts,
+    root::cgroup_id,
+};
+
+fn resolver(cgroup: &TestCgroup) -> Resolver {
+    Resolver::new(cgroup.path().to_owned()).expect("resolver")
+}
+
+fn set(resolver: &mut Resolver, list: &[(&str, &[Selector])]) -> Result<(), IdentityError> {
+    let (workloads, identities) = workloads(list);
+    resolver.set_workloads(&workloads, &identities)
+}
+
+fn key(path: &Path) -> ExecutableKey {
+    Executable::open(path, &Mounts::own().expect("mounts"))
+        .expect("open")
+        .key
+}
+
+fn id(path: &Path) -> u64 {
+    cgroup_id(path).expect("cgroup")
+}
+
+/// The tables must be those of a resolver that starts now.
+fn assert_true_to_life(cgroup: &TestCgroup, found: &Resolver, list: &[(&str, &[Selector])]) {
+    let mut fresh = resolver(cgroup);
+    set(&mut fresh, list).expect("workloads");
+    let (found_now, expected) = (found.tables(), fresh.tables());
+    assert_eq!(found_now.cgroups, expected.cgroups);
+    assert_eq!(found_now.processes, expected.processes);
+    // It may remember more executables: those that it was asked about.
+    for (key, class) in &expected.executables {
+        assert_eq!(found_now.executables.get(key), Some(class));
+    }
+    assert_eq!(found.cgroup_paths(), fresh.cgroup_paths());
+}
+
+#[test]
+fn every_cgroup_has_an_entry_as_it_comes_and_none_when_gone() {
+    let cgroup_root = TestCgroup::new("entries");
+    let mut resolver = resolver(&cgroup_root);
+    let list: [(&str, &[Selector]); 2] = [
+        ("web", &[unit("web.service")]),
+        ("root", &[cgroup("/**"), Selector::Uid(0)]),
+    ];
+    set(&mut resolver, &list).expect("workloads");
+    assert_eq!(resolver.tables().cgroups.len(), 1);
+    assert!(!resolver.process_events());
+
+    let deep = (0..40)
+        .map(|level| format!("l{level}"))
+        .collect::<Vec<_>>()
+        .join("/");
+    let web = cgroup_root.create(format!("web.service/{deep}"));
+    assert!(resolver.process_events());
+    assert_eq!(resolver.tables().cgroups.len(), 42);
+    assert_eq!(resolver.resolve(id(&web), None, 5), UNKNOWN);
+    let entry = resolver.tables().cgroups.get(&id(&web)).copied();
+    assert!(entry.is_some_and(|entry| entry.identity == 256 && entry.class != 0));
+    assert_eq!(
+        resolver.cgroup_path(id(&web)),
+        Some(Path::new("/web.service").join(&deep).as_path())
+    );
+    assert_true_to_life(&cgroup_root, &resolver, &list);
+
+    fs::remove_dir(&web).expect("remove");
+    assert!(resolver.process_events());
+    assert_eq!(resolver.tables().cgroups.len(), 41);
+    assert!(!resolver.rescan());
+    assert_eq!(resolver.rescan_interval(), None);
+    assert_eq!(
+        resolver.inventory().get("web").map(Vec::as_slice),
+        Some(&["/web.service".to_owned()][..])
+    );
+}
+
+#[test]
+fn tied_workloads_are_refused_and_the_previous_stay_in_force() {
+    let root = TestCgroup::new("ties");
+    let _ = root.create("a-b");
+    let mut resolver = resolver(&root);
+    let good: [(&str, &[Selector]); 1] = [("good", &[cgroup("/a-b")])];
+    set(&mut resolver, &good).expect("workloads");
+    let before = resolver.tables().clone();
+    let bad: [(&str, &[Selector]); 2] = [("left", &[cgroup("/a*")]), ("right", &[cgroup("/*b")])];
+    let error = set(&mut resolver, &bad).expect_err("tied").to_string();
+    assert!(
+        error.contains("\"left\"") && error.contains("\"right\""),
+        "{error}"
+    );
+    assert!(error.contains("/a-b"), "{error}");
+    assert_eq!(resolver.tables(), &before);
+    let error = resolver.set_workloads(&workloads(&bad).0, &[].into());
+    assert!(matches!(error, Err(IdentityError::NoIdentity(name)) if name == "left"));
+}
+
+#[test]
+fn tie_that_comes_up_later_allows_nothing_and_is_reported() {
+    let root = TestCgroup::new("late");
+    let mut resolver = resolver(&root);
+    set(
+        &mut resolver,
+        &[("left", &[cgroup("/a*")]), ("right", &[cgroup("/*b")])],
+    )
+    .expect("no cgroup has both yet");
+    let path = root.create("a-b");
+    assert!(resolver.process_events());
+    let entry = resolver.tables().cgroups.get(&id(&path)).copied();
+    assert_eq!(
+        entry,
+        Some(CgroupEntry {
+            identity: UNKNOWN,
+            class: 0
+        })
+    );
+    assert_eq!(resolver.ties().count(), 1);
+}
+
+#[test]
+fn executable_is_pending_until_seen_and_follows_its_path() {
+    let root = TestCgroup::new("executables");
+    let inside = id(&root.create("in"));
+    let outside = id(&root.create("out"));
+    let directory = tempfile::tempdir().expect("directory");
+    let (app, copy) = (directory.path().join("app"), directory.path().join("copy"));
+    program(&app);
+    program(&copy);
+    let mut resolver = resolver(&root);
+    let list: [(&str, &[Selector]); 2] = [
+        ("app", &[cgroup("/in"), Selector::Exe(app.clone())]),
+        ("rest", &[cgroup("/in")]),
+    ];
+    set(&mut resolver, &list).expect("workloads");
+    assert_eq!(resolver.resolve(inside, Some(&key(&app)), 0), 256);
+    assert_eq!(resolver.resolve(outside, Some(&key(&app)), 0), HOST);
+
+    let running = root.run("in", &copy, Stdio::null());
+    assert_eq!(resolver.resolve(inside, Some(&key(&copy)), 0), PENDING);
+    assert_eq!(resolver.seen(key(&copy), running.tgid()), Some(0));
+    assert_eq!(resolver.resolve(inside, Some(&key(&copy)), 0), 257);
+
+    let before = key(&app);
+    fs::rename(&copy, &app).expect("rename");
+    let after = key(&app);
+    assert!(resolver.process_events());
+    assert_eq!(resolver.resolve(inside, Some(&before), 0), PENDING);
+    assert_eq!(resolver.resolve(inside, Some(&after), 0), 256);
+    assert_true_to_life(&root, &resolver, &list);
+
+    // Without the event: being asked is enough.
+    program(&copy);
+    fs::rename(&copy, &app).expect("rename");
+    assert!(resolver.seen(key(&app), 0).is_some_and(|class| class != 0));
+    assert_eq!(resolver.resolve(inside, Some(&after), 0), PENDING);
+}
+
+#[test]
+fn swapped_link_on_the_way_to_an_executable_is_noticed() {
+    let root = TestCgroup::new("links");
+    let directory = tempfile::tempdir().expect("directory");
+    let at = |name: &str| directory.path().join(name);
+    for release in ["1", "2"] {
+        fs::create_dir(at(release)).expect("create");
+        program(&at(release).join("app"));
+    }
+    std::os::unix::fs::symlink("1", at("current")).expect("link");
+    let mut resolver = resolver(&root);
+    let app = Selector::Exe(at("current/app"));
+    set(&mut resolver, &[("app", std::slice::from_ref(&app))]).expect("workloads");
+    let (one, two) = (key(&at("1/app")), key(&at("2/app")));
+    assert_eq!(resolver.resolve(resolver.root_id(), Some(&one), 0), 256);
+    std::os::unix::fs::symlink("2", at("next")).expect("link");
+    fs::rename(at("next"), at("current")).expect("rename");
+    assert!(resolver.process_events());
+    assert_eq!(resolver.resolve(resolver.root_id(), Some(&one), 0), PENDING);
+    assert_eq!(resolver.resolve(resolver.root_id(), Some(&two), 0), 256);
+}
+
+#[test]
+fn sockets_of_running_processes_are_listed_with_their_owner() {
+    let root = TestCgroup::new("adopt");
+    let path = root.create("a b/\u{1f980}");
+    let directory = tempfile::tempdir().expect("directory");
+    let app = directory.path().join("app");
+    program(&app);
+    let listener = OwnedFd::from(TcpListener::bind("127.0.0.1:0").expect("listen"));
+    let inode = fs::metadata(format!(
+        "/proc/self/fd/{}",
+        std::os::fd::AsRawFd::as_raw_fd(&listener)
+    ))
+    .expect("socket")
+    .ino();
+    let resolver = resolver(&root);
+    let running = root.run("a b/\u{1f980}", &app, Stdio::from(listener));
+    let without = root.run("a b/\u{1f980}", &app, Stdio::null());
+    let found = adopt::processes(&resolver);
+    assert!(found.iter().all(|process| process.tgid != without.tgid()));
+    let [process] = found.as_slice() else {
+        panic!("one process expected: {found:?}");
+    };
+    assert_eq!(process.tgid, running.tgid());
+    assert_eq!(process.uid, 0);
+    assert_eq!(&process.comm, b"app\0\0\0\0\0\0\0\0\0\0\0\0\0");
+    assert_eq!(process.cgroup_id, id(&path));
+    assert_eq!(process.exe, Some(key(&app)));
+    assert_eq!(process.fds, [(0, inode)]);
+}
+
+#[test]
+fn resolver_may_move_to_another_thread() {
+    fn assert_send<T: Send>() {}
+    assert_send::<Resolver>();
+}

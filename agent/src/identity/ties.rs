@@ -1,0 +1,76 @@
+//! Ties: workloads between which nothing decides.
+
+use std::{collections::BTreeMap, fmt};
+
+use ringfence_common::abi::{Identity, identity::UNKNOWN};
+
+use super::{matching::Spec, specificity::Best};
+
+/// Two workloads that are equally specific for the same process.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tie {
+    /// One workload.
+    pub first: String,
+    /// The other one.
+    pub second: String,
+    /// Where they meet: a cgroup, or an executable and a user.
+    pub place: String,
+}
+
+impl fmt::Display for Tie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "workloads {:?} and {:?} match {} equally closely",
+            self.first, self.second, self.place
+        )
+    }
+}
+
+/// Ties by the pair of workloads, one example each.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ties(BTreeMap<(usize, usize), Tie>);
+
+impl Ties {
+    /// Identity of the most specific workload, if any; `UNKNOWN` where two are tied.
+    pub fn decide(
+        &mut self,
+        best: Best,
+        specs: &[Spec],
+        place: impl FnOnce() -> String,
+    ) -> Option<Identity> {
+        let winner = specs.get(best.workload()?)?;
+        if let Some((a, b)) = best.tie() {
+            self.add(a, b, specs, place);
+            return Some(UNKNOWN);
+        }
+        Some(winner.identity)
+    }
+
+    /// Every tie.
+    pub fn iter(&self) -> impl Iterator<Item = &Tie> {
+        self.0.values()
+    }
+
+    /// Notes a tie between two workloads.
+    pub fn add(&mut self, a: usize, b: usize, specs: &[Spec], place: impl FnOnce() -> String) {
+        let pair = (a.min(b), a.max(b));
+        let (Some(first), Some(second)) = (specs.get(pair.0), specs.get(pair.1)) else {
+            return;
+        };
+        let _ = self.0.entry(pair).or_insert_with(|| {
+            let tie = Tie {
+                first: first.name.clone(),
+                second: second.name.clone(),
+                place: place(),
+            };
+            tracing::warn!(
+                first = tie.first,
+                second = tie.second,
+                place = tie.place,
+                "equally specific workloads: such processes are of no workload and not allowed"
+            );
+            tie
+        });
+    }
+}

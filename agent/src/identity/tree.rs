@@ -1,0 +1,332 @@
+//! The cgroups below the guarded root, as they are now.
+//!
+//! A directory is watched first and listed second, so that nothing created in between is lost. Events
+//! only name what must be looked at again: the file system decides, so that late, doubled and
+//! reordered events do no harm. Directories are opened relative to their parents: names of any bytes
+//! and paths longer than `PATH_MAX` work.
+
+mod directory;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ffi::{OsStr, OsString},
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use inotify::{WatchDescriptor, WatchMask};
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, open, openat},
+    sys::stat::{Mode, fstat},
+};
+
+use self::directory::{flags, list, names};
+use super::{
+    IdentityError,
+    watch::{Batch, Watcher},
+};
+
+/// Longest path that is followed, bytes. What lies deeper inherits from its deepest known ancestor,
+/// so that a user with a delegated subtree can't fill the agent's memory with one chain of names.
+const LONGEST_PATH: usize = 16_384;
+
+/// One cgroup.
+#[derive(Debug)]
+struct Node {
+    path: PathBuf,
+    parent: u64,
+    children: BTreeMap<OsString, u64>,
+    watch: Option<WatchDescriptor>,
+}
+
+/// The tree, keyed by cgroup id.
+pub(super) struct Tree {
+    root: OwnedFd,
+    root_id: u64,
+    device: u64,
+    nodes: HashMap<u64, Node>,
+    watched: HashMap<WatchDescriptor, u64>,
+    incomplete: bool,
+}
+
+impl Tree {
+    /// Walks and watches everything below a directory.
+    pub fn new(root: &Path, watcher: &Watcher) -> Result<Self, IdentityError> {
+        let read = |errno: Errno| IdentityError::Read {
+            path: root.into(),
+            source: errno.into(),
+        };
+        let descriptor = open(root, flags() & !OFlag::O_NOFOLLOW, Mode::empty()).map_err(read)?;
+        let stat = fstat(&descriptor).map_err(read)?;
+        let mut tree = Self {
+            root: descriptor,
+            root_id: stat.st_ino,
+            device: stat.st_dev,
+            nodes: HashMap::new(),
+            watched: HashMap::new(),
+            incomplete: false,
+        };
+        tree.insert_root();
+        let _ = tree.rescan(watcher);
+        Ok(tree)
+    }
+
+    /// Id of the guarded root.
+    pub fn root_id(&self) -> u64 {
+        self.root_id
+    }
+
+    /// Whether something could not be watched or read, so that only a rescan finds its changes.
+    pub fn is_incomplete(&self) -> bool {
+        self.incomplete
+    }
+
+    /// Path below the root, with a leading slash.
+    pub fn path(&self, id: u64) -> Option<&Path> {
+        self.nodes.get(&id).map(|node| node.path.as_path())
+    }
+
+    /// Parent of a cgroup; `None` for the root and for what isn't known.
+    pub fn parent(&self, id: u64) -> Option<u64> {
+        let node = self.nodes.get(&id).filter(|_| id != self.root_id)?;
+        Some(node.parent)
+    }
+
+    /// Every cgroup with its path, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &Path)> {
+        self.nodes
+            .iter()
+            .map(|(id, node)| (*id, node.path.as_path()))
+    }
+
+    /// Id of the cgroup with a path.
+    pub fn find(&self, path: &Path) -> Option<u64> {
+        names(path).try_fold(self.root_id, |id, name| {
+            self.nodes.get(&id)?.children.get(name).copied()
+        })
+    }
+
+    /// Looks at the whole hierarchy again; returns the ids that came, went or moved.
+    pub fn rescan(&mut self, watcher: &Watcher) -> BTreeSet<u64> {
+        let mut changed = BTreeSet::new();
+        self.incomplete = false;
+        match self.open(Path::new("/")) {
+            Ok(root) => self.descend(root, self.root_id, watcher, &mut changed),
+            Err(error) => {
+                self.incomplete = true;
+                tracing::warn!(%error, "guarded cgroup root cannot be opened");
+            }
+        }
+        changed
+    }
+
+    /// Looks again at what a batch names; returns the ids that came, went or moved.
+    pub fn apply(&mut self, batch: &Batch, watcher: &Watcher) -> BTreeSet<u64> {
+        for watch in &batch.dropped {
+            if let Some(id) = self.watched.remove(watch)
+                && let Some(node) = self.nodes.get_mut(&id)
+            {
+                node.watch = None;
+            }
+        }
+        let mut changed = BTreeSet::new();
+        for (watch, names) in &batch.dirty {
+            let Some(id) = self.watched.get(watch).copied() else {
+                continue;
+            };
+            let Some(directory) = self.reopen(id) else {
+                continue;
+            };
+            let directory = Rc::new(directory);
+            for name in names.iter().filter(|name| !name.is_empty()) {
+                if let Some((child, id)) = self.look(&directory, name, id, watcher, &mut changed) {
+                    self.descend(child, id, watcher, &mut changed);
+                }
+            }
+        }
+        changed
+    }
+
+    /// Brings everything below an open directory up to date. Depth first with names on the stack, so
+    /// that few descriptors are open at a time.
+    fn descend(
+        &mut self,
+        directory: OwnedFd,
+        id: u64,
+        watcher: &Watcher,
+        changed: &mut BTreeSet<u64>,
+    ) {
+        let mut pending = Vec::new();
+        let mut next = Some((directory, id));
+        loop {
+            if let Some((directory, id)) = next.take() {
+                let directory = Rc::new(directory);
+                let names = self.enter(&directory, id, watcher, changed);
+                pending.extend(
+                    names
+                        .into_iter()
+                        .map(|name| (Rc::clone(&directory), name, id)),
+                );
+            }
+            let Some((directory, name, parent)) = pending.pop() else {
+                return;
+            };
+            next = self.look(&directory, &name, parent, watcher, changed);
+        }
+    }
+
+    /// Watches a directory, then lists it; children that are gone are forgotten.
+    fn enter(
+        &mut self,
+        directory: &OwnedFd,
+        id: u64,
+        watcher: &Watcher,
+        changed: &mut BTreeSet<u64>,
+    ) -> BTreeSet<OsString> {
+        if self.nodes.get(&id).is_some_and(|node| node.watch.is_none()) {
+            match watcher.add(directory, WatchMask::empty()) {
+                Ok(watch) => {
+                    let _ = self.watched.insert(watch.clone(), id);
+                    if let Some(node) = self.nodes.get_mut(&id) {
+                        node.watch = Some(watch);
+                    }
+                }
+                Err(error) => self.miss("watch", &error),
+            }
+        }
+        let listed = match list(directory) {
+            Ok(listed) => listed,
+            Err(Errno::ENOENT) => BTreeSet::new(),
+            Err(errno) => {
+                self.miss("list", &errno.into());
+                return BTreeSet::new();
+            }
+        };
+        let gone: Vec<u64> = self.nodes.get(&id).map_or_else(Vec::new, |node| {
+            let children = node.children.iter();
+            let gone = children.filter(|(name, _)| !listed.contains(*name));
+            gone.map(|(_, id)| *id).collect()
+        });
+        for child in gone {
+            self.forget(child, watcher, changed);
+        }
+        listed
+    }
+
+    /// Compares one name with the file system; returns the directory where there is one.
+    fn look(
+        &mut self,
+        directory: &OwnedFd,
+        name: &OsStr,
+        parent: u64,
+        watcher: &Watcher,
+        changed: &mut BTreeSet<u64>,
+    ) -> Option<(OwnedFd, u64)> {
+        let known = self.nodes.get(&parent)?.children.get(name).copied();
+        let opened = openat(directory, name, flags(), Mode::empty())
+            .and_then(|fd| fstat(&fd).map(|stat| (fd, stat)));
+        let found = match opened {
+            Ok((fd, stat)) if stat.st_dev == self.device => Some((fd, stat.st_ino)),
+            Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENODEV) => None,
+            Err(errno) => {
+                self.miss("open", &errno.into());
+                return None;
+            }
+        };
+        let id = found.as_ref().map(|(_, id)| *id);
+        if let Some(known) = known.filter(|known| Some(*known) != id) {
+            self.forget(known, watcher, changed);
+        }
+        let (fd, id) = found?;
+        if known != Some(id) {
+            let path = self.nodes.get(&parent)?.path.join(name);
+            if path.as_os_str().len() > LONGEST_PATH {
+                return None;
+            }
+            self.forget(id, watcher, changed);
+            self.insert(id, name, parent, path);
+            let _ = changed.insert(id);
+        }
+        Some((fd, id))
+    }
+
+    fn insert(&mut self, id: u64, name: &OsStr, parent: u64, path: PathBuf) {
+        if let Some(node) = self.nodes.get_mut(&parent) {
+            let _ = node.children.insert(name.to_owned(), id);
+        }
+        let node = Node {
+            path,
+            parent,
+            children: BTreeMap::new(),
+            watch: None,
+        };
+        let _ = self.nodes.insert(id, node);
+    }
+
+    fn insert_root(&mut self) {
+        let node = Node {
+            path: "/".into(),
+            parent: self.root_id,
+            children: BTreeMap::new(),
+            watch: None,
+        };
+        let _ = self.nodes.insert(self.root_id, node);
+    }
+
+    /// Forgets a cgroup and everything below it. The root stays.
+    fn forget(&mut self, id: u64, watcher: &Watcher, changed: &mut BTreeSet<u64>) {
+        if id == self.root_id {
+            return;
+        }
+        let name = self.path(id).and_then(Path::file_name).map(OsStr::to_owned);
+        let parent = self
+            .parent(id)
+            .and_then(|parent| self.nodes.get_mut(&parent));
+        if let Some((name, parent)) = name.zip(parent)
+            && parent.children.get(&name) == Some(&id)
+        {
+            let _ = parent.children.remove(&name);
+        }
+        let mut pending = vec![id];
+        while let Some(id) = pending.pop() {
+            let Some(node) = self.nodes.remove(&id) else {
+                continue;
+            };
+            let _ = changed.insert(id);
+            pending.extend(node.children.into_values());
+            if let Some(watch) = node.watch {
+                let _ = self.watched.remove(&watch);
+                watcher.remove(watch);
+            }
+        }
+    }
+
+    /// Opens a known cgroup, unless its path now leads to another one.
+    fn reopen(&self, id: u64) -> Option<OwnedFd> {
+        let directory = self.open(self.path(id)?).ok()?;
+        let stat = fstat(&directory).ok()?;
+        (stat.st_ino == id).then_some(directory)
+    }
+
+    fn open(&self, path: &Path) -> nix::Result<OwnedFd> {
+        let root = openat(self.root.as_fd(), ".", flags(), Mode::empty())?;
+        names(path).try_fold(root, |directory, name| {
+            openat(&directory, name, flags(), Mode::empty())
+        })
+    }
+
+    fn miss(&mut self, action: &str, error: &std::io::Error) {
+        if !self.incomplete {
+            tracing::warn!(
+                action, %error,
+                "cgroup tree is not watched as a whole: rescanning every second; raise \
+                 fs.inotify.max_user_watches or the limit of open files"
+            );
+        }
+        self.incomplete = true;
+    }
+}

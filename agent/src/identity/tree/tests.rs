@@ -1,0 +1,210 @@
+//! The tree against the real hierarchy.
+#![expect(clippy::expect_used, reason = "a panic fails the test")]
+
+use std::{collections::BTreeMap, ffi::OsStr, os::unix::ffi::OsStrExt, process::Command, thread};
+
+use nix::sys::stat::mkdirat;
+
+use super::*;
+use crate::identity::{fixture::TestCgroup, root::cgroup_id};
+
+fn content(tree: &Tree) -> BTreeMap<u64, PathBuf> {
+    tree.iter()
+        .map(|(id, path)| (id, path.to_owned()))
+        .collect()
+}
+
+fn fresh(root: &Path) -> BTreeMap<u64, PathBuf> {
+    content(&Tree::new(root, &Watcher::new().expect("inotify")).expect("tree"))
+}
+
+/// Takes in all events and compares with a walk; ids in `changed` must account for the difference.
+fn settle(tree: &mut Tree, watcher: &mut Watcher, root: &Path) -> bool {
+    let before = content(tree);
+    let batch = watcher.drain();
+    let mut changed = tree.apply(&batch, watcher);
+    if batch.overflow {
+        changed.extend(tree.rescan(watcher));
+    }
+    let after = content(tree);
+    for id in before.keys().chain(after.keys()) {
+        if before.get(id) != after.get(id) {
+            assert!(changed.contains(id), "{id} changed silently");
+        }
+    }
+    assert_eq!(after, fresh(root));
+    assert!(!tree.is_incomplete());
+    batch.overflow
+}
+
+#[test]
+fn tree_follows_a_storm_of_cgroups_with_any_names() {
+    let cgroup = TestCgroup::new("storm");
+    let mut watcher = Watcher::new().expect("inotify");
+    let mut tree = Tree::new(cgroup.path(), &watcher).expect("tree");
+    let names: Vec<&OsStr> = [
+        &b"plain"[..],
+        b"\xff\xfe\xfd",
+        b" space ",
+        b"back\\slash",
+        b"0::",
+        &[b'n'; 255],
+        "\u{fc}n\u{ef}c\u{f6}de-\u{1f980}".as_bytes(),
+    ]
+    .map(OsStr::from_bytes)
+    .to_vec();
+    for round in 0..5u32 {
+        thread::scope(|scope| {
+            for worker in 0..2u32 {
+                let (names, cgroup) = (&names, &cgroup);
+                let _ = scope.spawn(move || {
+                    let mut random = 12345 + round * 7 + worker;
+                    for _ in 0..150 {
+                        random = random.wrapping_mul(1_103_515_245).wrapping_add(12345);
+                        let pick = |shift: u32| names.get((random >> shift) as usize % names.len());
+                        let (a, b, c) = (pick(8), pick(12), pick(16));
+                        let path: PathBuf = [a, b, c].into_iter().flatten().collect();
+                        let path = cgroup.path().join(format!("w{worker}")).join(path);
+                        let _ = if random & 64 == 0 {
+                            std::fs::remove_dir(&path)
+                        } else {
+                            std::fs::create_dir_all(&path)
+                        };
+                    }
+                });
+            }
+            for _ in 0..20 {
+                let batch = watcher.drain();
+                let _ = tree.apply(&batch, &watcher);
+                thread::yield_now();
+            }
+        });
+        let _ = settle(&mut tree, &mut watcher, cgroup.path());
+    }
+    assert!(
+        tree.iter().count() > 50,
+        "the storm left too little to compare"
+    );
+    for (id, path) in tree.iter() {
+        assert_eq!(tree.find(path), Some(id));
+    }
+}
+
+#[test]
+fn cgroup_recreated_under_its_name_is_another_one() {
+    let cgroup = TestCgroup::new("again");
+    let path = cgroup.create("a/b");
+    let mut watcher = Watcher::new().expect("inotify");
+    let mut tree = Tree::new(cgroup.path(), &watcher).expect("tree");
+    let old = tree.find(Path::new("/a/b"));
+    for _ in 0..20 {
+        std::fs::remove_dir(&path).expect("remove");
+        std::fs::remove_dir(cgroup.path().join("a")).expect("remove");
+        let _ = cgroup.create("a/b");
+    }
+    let _ = settle(&mut tree, &mut watcher, cgroup.path());
+    let new = tree.find(Path::new("/a/b"));
+    assert_eq!(new, cgroup_id(&path).ok());
+    assert_ne!(new, old);
+    let _ = cgroup.create("a/b/c");
+    let _ = settle(&mut tree, &mut watcher, cgroup.path());
+}
+
+#[test]
+fn lost_events_are_made_up_for_by_a_rescan() {
+    let cgroup = TestCgroup::new("overflow");
+    let mut watcher = Watcher::new().expect("inotify");
+    let mut tree = Tree::new(cgroup.path(), &watcher).expect("tree");
+    let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").expect("limit");
+    let limit: usize = limit.trim().parse().expect("limit");
+    let (a, b) = (cgroup.path().join("a"), cgroup.path().join("b"));
+    for _ in 0..=limit / 4 {
+        for path in [&a, &b] {
+            std::fs::create_dir(path).expect("create");
+        }
+        for path in [&a, &b] {
+            std::fs::remove_dir(path).expect("remove");
+        }
+    }
+    let _ = cgroup.create("after/the/overflow");
+    assert!(
+        settle(&mut tree, &mut watcher, cgroup.path()),
+        "no overflow"
+    );
+    assert!(tree.find(Path::new("/after/the/overflow")).is_some());
+}
+
+#[test]
+fn paths_beyond_path_max_and_deep_levels_are_followed_up_to_the_limit() {
+    let cgroup = TestCgroup::new("deep");
+    let mut watcher = Watcher::new().expect("inotify");
+    let mut tree = Tree::new(cgroup.path(), &watcher).expect("tree");
+    let name = "d".repeat(250);
+    let mut directory = open(cgroup.path(), flags(), Mode::empty()).expect("open");
+    for _ in 0..80 {
+        mkdirat(&directory, name.as_str(), Mode::S_IRWXU).expect("create");
+        directory = openat(&directory, name.as_str(), flags(), Mode::empty()).expect("open");
+    }
+    let _ = settle(&mut tree, &mut watcher, cgroup.path());
+    let longest = tree.iter().map(|(_, path)| path.as_os_str().len()).max();
+    assert_eq!(tree.iter().count(), 1 + LONGEST_PATH / 251);
+    assert!(longest > Some(4096));
+}
+
+#[test]
+fn thousands_of_cgroups_are_walked_and_forgotten() {
+    let cgroup = TestCgroup::new("many");
+    for number in 0..3_000 {
+        let _ = cgroup.create(format!("{}/{number}", number % 10));
+    }
+    let mut watcher = Watcher::new().expect("inotify");
+    let mut tree = Tree::new(cgroup.path(), &watcher).expect("tree");
+    assert_eq!(tree.iter().count(), 3_011);
+    for number in 0..3_000 {
+        let path = cgroup.path().join(format!("{}/{number}", number % 10));
+        std::fs::remove_dir(path).expect("remove");
+    }
+    let _ = settle(&mut tree, &mut watcher, cgroup.path());
+    assert_eq!(tree.iter().count(), 11);
+    assert_eq!(tree.watched.len(), 11);
+}
+
+/// Runs itself in a user namespace, where the limit of watches can be lowered for this test alone.
+#[test]
+fn without_enough_watches_a_rescan_finds_everything() {
+    const INSIDE: &str = "RINGFENCE_TEST_FEW_WATCHES";
+    if std::env::var_os(INSIDE).is_none() {
+        let name = concat!(
+            module_path!(),
+            "::without_enough_watches_a_rescan_finds_everything"
+        );
+        let name = name.split_once("::").map_or(name, |(_, name)| name);
+        let script = "echo 5 >/proc/sys/user/max_inotify_watches && exec \"$@\"";
+        let status = Command::new("unshare")
+            .args(["--user", "--map-root-user", "sh", "-c", script, "sh"])
+            .arg(std::env::current_exe().expect("test program"))
+            .args(["--exact", name])
+            .env(INSIDE, "1")
+            .status();
+        let status = status.expect("this test needs unshare (util-linux) and user namespaces");
+        assert!(status.success());
+        return;
+    }
+    let cgroup = TestCgroup::new("watches");
+    for number in 0..20 {
+        let _ = cgroup.create(number.to_string());
+    }
+    let mut watcher = Watcher::new().expect("inotify");
+    let mut tree = Tree::new(cgroup.path(), &watcher).expect("tree");
+    assert!(tree.is_incomplete());
+    assert_eq!(tree.iter().count(), 21);
+    for number in 0..20 {
+        let _ = cgroup.create(format!("{number}/below"));
+    }
+    let batch = watcher.drain();
+    let _ = tree.apply(&batch, &watcher);
+    assert!(tree.iter().count() < 41);
+    let _ = tree.rescan(&watcher);
+    assert_eq!(tree.iter().count(), 41);
+    assert!(tree.is_incomplete());
+}

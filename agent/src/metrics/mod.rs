@@ -1,0 +1,266 @@
+//! Prometheus metrics: what they are called and how they are served.
+//!
+//! Kernel counters are read when somebody scrapes, not kept twice. Labels take values from fixed tables
+//! only, so that their number is bounded whatever the traffic.
+
+mod serve;
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use prometheus::{
+    Encoder as _, Error, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry,
+    TextEncoder,
+    core::Collector,
+    proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
+};
+use ringfence_common::abi::{Count, Direction, Reason, Verdict, reason};
+
+use crate::flow::{Counters, Event};
+
+pub use serve::serve;
+
+/// Directions by name.
+const DIRECTIONS: [(Direction, &str); 3] = [
+    (Direction::Egress, "egress"),
+    (Direction::Ingress, "ingress"),
+    (Direction::Listen, "listen"),
+];
+
+/// The kernel's counters at one moment, summed over CPUs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelCounts {
+    /// By [`Count`].
+    pub counts: Vec<u64>,
+    /// By [`reason::slot`].
+    pub reasons: Vec<u64>,
+}
+
+/// The agent's own metrics. Cheap to clone; every clone updates the same ones.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    flows: Arc<Counters>,
+    policy_generation: IntGauge,
+    policy_apply: Histogram,
+    policy_refused: IntCounter,
+    workloads: IntGauge,
+    controller_connected: IntGauge,
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    ///
+    /// # Errors
+    /// A name is used twice or not valid: a mistake in this file.
+    pub fn new(flows: Arc<Counters>) -> Result<Self, Error> {
+        let metrics = Self {
+            registry: Registry::new(),
+            flows,
+            policy_generation: IntGauge::new(
+                "ringfence_policy_generation",
+                "Generation of the policy in force.",
+            )?,
+            policy_apply: Histogram::with_opts(
+                HistogramOpts::new(
+                    "ringfence_policy_apply_seconds",
+                    "Time to bring a policy into the kernel.",
+                )
+                .buckets(vec![0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]),
+            )?,
+            policy_refused: IntCounter::new(
+                "ringfence_policy_refused_total",
+                "Policies that were not valid and so not applied.",
+            )?,
+            workloads: IntGauge::new("ringfence_workloads", "Workloads of the policy in force.")?,
+            controller_connected: IntGauge::new(
+                "ringfence_controller_connected",
+                "1 while the stream to the controller is open.",
+            )?,
+        };
+        let build = IntGauge::with_opts(
+            Opts::new(
+                "ringfence_build_info",
+                "Always 1; the labels say what runs.",
+            )
+            .const_label("version", env!("CARGO_PKG_VERSION")),
+        )?;
+        build.set(1);
+        let collectors: [Box<dyn Collector>; 6] = [
+            Box::new(metrics.policy_generation.clone()),
+            Box::new(metrics.policy_apply.clone()),
+            Box::new(metrics.policy_refused.clone()),
+            Box::new(metrics.workloads.clone()),
+            Box::new(metrics.controller_connected.clone()),
+            Box::new(build),
+        ];
+        for collector in collectors {
+            metrics.registry.register(collector)?;
+        }
+        Ok(metrics)
+    }
+
+    /// A policy is in force.
+    pub fn policy_applied(&self, generation: u32, workloads: usize, took: Duration) {
+        self.policy_generation.set(i64::from(generation));
+        self.workloads
+            .set(i64::try_from(workloads).unwrap_or(i64::MAX));
+        self.policy_apply.observe(took.as_secs_f64());
+    }
+
+    /// A policy was refused.
+    pub fn policy_refused(&self) {
+        self.policy_refused.inc();
+    }
+
+    /// The stream to the controller is open, or not.
+    pub fn controller_connected(&self, connected: bool) {
+        self.controller_connected.set(i64::from(connected));
+    }
+
+    /// Everything in the text format of Prometheus.
+    fn render(&self, kernel: &KernelCounts) -> Result<Vec<u8>, Error> {
+        let mut families = self.registry.gather();
+        families.extend([
+            decisions(kernel),
+            kernel_events(kernel),
+            self.failures(kernel),
+            self.flow_records(),
+            family(
+                "ringfence_flow_records_lost_total",
+                "Flow records that the agent lost because it was too slow.",
+                MetricType::COUNTER,
+                vec![counter(&[], self.flows.queue_full())],
+            ),
+            family(
+                "ringfence_live_flows",
+                "Flows that are open.",
+                MetricType::GAUGE,
+                vec![gauge(self.flows.live())],
+            ),
+        ]);
+        // The encoder refuses a family without a value.
+        families.retain(|family| !family.get_metric().is_empty());
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&families, &mut text)?;
+        Ok(text)
+    }
+
+    fn failures(&self, kernel: &KernelCounts) -> MetricFamily {
+        let in_kernel = Count::ALL
+            .iter()
+            .filter(|(count, _)| !matches!(count, Count::EventSent | Count::EventLost))
+            .map(|(count, name)| counter(&[("what", name)], at(&kernel.counts, *count as u32)));
+        let live = counter(&[("what", "live-table-full")], self.flows.live_full());
+        family(
+            "ringfence_failures_total",
+            "Failures and detours in the kernel programs and in the agent.",
+            MetricType::COUNTER,
+            in_kernel.chain([live]).collect(),
+        )
+    }
+
+    fn flow_records(&self) -> MetricFamily {
+        let verdicts = [Verdict::Allow, Verdict::Deny, Verdict::Audit];
+        let metrics = Event::ALL.iter().flat_map(|(event, name)| {
+            verdicts.into_iter().map(|verdict| {
+                let labels = [("event", *name), ("verdict", verdict.name())];
+                counter(&labels, self.flows.flows(*event, verdict))
+            })
+        });
+        family(
+            "ringfence_flows_total",
+            "Flow records by what happened and what was decided.",
+            MetricType::COUNTER,
+            metrics.collect(),
+        )
+    }
+}
+
+fn decisions(kernel: &KernelCounts) -> MetricFamily {
+    let metrics = DIRECTIONS.iter().flat_map(|(direction, name)| {
+        Reason::ALL.iter().filter_map(|why| {
+            let count = at(&kernel.reasons, reason::slot(*direction as u8, *why as u8));
+            let verdict = if why.name().ends_with("-deny") {
+                "deny"
+            } else {
+                "allow"
+            };
+            let labels = [
+                ("direction", *name),
+                ("verdict", verdict),
+                ("reason", why.name()),
+            ];
+            (count > 0).then(|| counter(&labels, count))
+        })
+    });
+    family(
+        "ringfence_decisions_total",
+        "Decisions of the kernel programs; in draft mode a deny is reported and not enforced.",
+        MetricType::COUNTER,
+        metrics.collect(),
+    )
+}
+
+fn kernel_events(kernel: &KernelCounts) -> MetricFamily {
+    let kinds = [("sent", Count::EventSent), ("lost", Count::EventLost)];
+    family(
+        "ringfence_kernel_events_total",
+        "Records that the kernel programs sent, or lost because the buffer was full.",
+        MetricType::COUNTER,
+        kinds
+            .iter()
+            .map(|(kind, count)| counter(&[("kind", kind)], at(&kernel.counts, *count as u32)))
+            .collect(),
+    )
+}
+
+fn at(counts: &[u64], index: u32) -> u64 {
+    let index = usize::try_from(index).unwrap_or(usize::MAX);
+    counts.get(index).copied().unwrap_or(0)
+}
+
+fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "Prometheus values are f64, exact to 2^53"
+)]
+fn counter(labels: &[(&str, &str)], value: u64) -> Metric {
+    let mut counter = Counter::default();
+    counter.set_value(value as f64);
+    let mut metric = Metric::default();
+    metric.set_counter(counter);
+    metric.set_label(
+        labels
+            .iter()
+            .map(|(name, value)| label(name, value))
+            .collect(),
+    );
+    metric
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "Prometheus values are f64, exact to 2^53"
+)]
+fn gauge(value: u64) -> Metric {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value as f64);
+    Metric::from_gauge(gauge)
+}
+
+fn label(name: &str, value: &str) -> LabelPair {
+    let mut pair = LabelPair::default();
+    pair.set_name(name.to_owned());
+    pair.set_value(value.to_owned());
+    pair
+}

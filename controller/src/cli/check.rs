@@ -1,0 +1,37 @@
+//! `check`: the same judgement as at the start, without state or sockets.
+
+use std::{
+    io::{self, Write as _},
+    path::Path,
+};
+
+use anyhow::Result;
+use ringfence_policy::parse::{lint, parse};
+
+use crate::{
+    config::Config,
+    listen,
+    store::{self, StoreError},
+};
+
+pub(super) fn run(path: &Path) -> Result<()> {
+    let config = Config::load(path)?;
+    if let Some(tls) = &config.tls {
+        drop(listen::tls(tls)?);
+    }
+    let documents = store::read(&config.policy_dir)?;
+    let set = parse(&documents).map_err(StoreError::Invalid)?;
+    let mut out = io::stdout().lock();
+    for warning in lint(&set) {
+        writeln!(out, "warning: {warning}")?;
+    }
+    writeln!(
+        out,
+        "valid: {} documents, {} workloads, {} policies in {}",
+        documents.len(),
+        set.workloads.len(),
+        set.policies.len(),
+        config.policy_dir.display()
+    )?;
+    Ok(())
+}

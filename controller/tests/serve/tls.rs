@@ -1,0 +1,98 @@
+//! Mutual TLS on TCP.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tonic::{
+    Code,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
+
+use super::{Agent, Listen, Running, Tls, config, directory};
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority() -> Result<Authority> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    Ok(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?)
+}
+
+fn issue(authority: &Authority, name: &str) -> Result<(String, String)> {
+    let key = KeyPair::generate()?;
+    let cert = CertificateParams::new(vec![name.to_owned()])?.signed_by(&key, authority)?;
+    Ok((cert.pem(), key.serialize_pem()))
+}
+
+async fn start(ca: &Authority, verify_host: bool) -> Result<Running> {
+    let dir = directory()?;
+    let mut config = config(&dir, 8);
+    let path = |name: &str| dir.path().join(name);
+    let tls = Tls {
+        cert: path("cert.pem"),
+        key: path("key.pem"),
+        client_ca: path("ca.pem"),
+        verify_host,
+    };
+    let (cert, key) = issue(ca, "localhost")?;
+    fs::write(&tls.cert, cert)?;
+    fs::write(&tls.key, key)?;
+    fs::write(&tls.client_ca, ca.pem())?;
+    config.tls = Some(tls);
+    config.listen.push(Listen::Tcp("127.0.0.1:0".parse()?));
+    Running::start_with(dir, &config, &[("a.toml", "")]).await
+}
+
+async fn connect(
+    controller: &Running,
+    ca: &Authority,
+    identity: Option<(String, String)>,
+) -> Result<Channel> {
+    let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca.pem()));
+    if let Some((cert, key)) = identity {
+        tls = tls.identity(Identity::from_pem(cert, key));
+    }
+    let port = controller.port.context("a TCP address")?;
+    let endpoint = Endpoint::from_shared(format!("https://localhost:{port}"))?;
+    Ok(endpoint.tls_config(tls)?.connect().await?)
+}
+
+#[tokio::test]
+async fn an_agent_speaks_for_the_host_of_its_certificate() -> Result<()> {
+    let ca = authority()?;
+    let controller = start(&ca, true).await?;
+    let identity = issue(&ca, "host-1")?;
+    let channel = connect(&controller, &ca, Some(identity.clone())).await?;
+    let mut agent = Agent::connect(channel.clone(), "host-1").await?;
+    let _first = agent.snapshot().await?;
+    let mut liar = Agent::connect(channel, "host-2").await?;
+    let status = liar.end().await?;
+    assert_eq!(status.code(), Code::PermissionDenied);
+    assert!(status.message().contains("verify-host"));
+    controller.stop().await?;
+
+    let controller = start(&ca, false).await?;
+    let channel = connect(&controller, &ca, Some(identity)).await?;
+    let mut agent = Agent::connect(channel, "host-2").await?;
+    let _first = agent.snapshot().await?;
+    controller.stop().await
+}
+
+#[tokio::test]
+async fn nobody_else_is_served() -> Result<()> {
+    let (ca, other) = (authority()?, authority()?);
+    let controller = start(&ca, true).await?;
+    for identity in [None, Some(issue(&other, "host-1")?)] {
+        // TLS 1.3 tells the client after it thinks that it is connected.
+        let Ok(channel) = connect(&controller, &ca, identity).await else {
+            continue;
+        };
+        let Ok(mut agent) = Agent::connect(channel, "host-1").await else {
+            continue;
+        };
+        assert!(agent.receive().await.is_err());
+    }
+    assert!(controller.list().await?.agents.is_empty());
+    controller.stop().await
+}

@@ -1,0 +1,100 @@
+//! Records for user space. A record that finds no room is counted as lost.
+
+use ringfence_common::abi::{Count, Decision, Owner, SocketState, Tuple, event};
+use ringfence_common::abi::event::Hook;
+
+use crate::{
+    maps::{EVENTS, count, count_reason},
+    sock,
+};
+
+/// What happened, seen by which hook: `kind`, `hook` and `flags` of the record in one word, because a
+/// program's function takes five arguments.
+#[derive(Clone, Copy)]
+pub struct What(u32);
+
+impl What {
+    /// A record of this kind.
+    #[inline(always)]
+    pub const fn new(kind: u8, hook: Hook) -> Self {
+        Self(kind as u32 | (hook as u32) << 8)
+    }
+
+    /// The same with flags.
+    #[inline(always)]
+    pub const fn flagged(self, flags: u8) -> Self {
+        Self(self.0 | (flags as u32) << 16)
+    }
+}
+
+/// Final counters of a connection.
+#[derive(Clone, Copy, Default)]
+pub struct Totals {
+    /// When it was opened.
+    pub opened_ns: u64,
+    /// Payload bytes sent.
+    pub tx_bytes: u64,
+    /// Payload bytes received.
+    pub rx_bytes: u64,
+    /// Smoothed round-trip time, microseconds.
+    pub rtt_us: u32,
+}
+
+/// Sends a record; open and deny records count their reason, so that metrics and records agree.
+#[inline(never)]
+pub fn send(what: What, cookie: u64, tuple: &Tuple, owner: &Owner, decision: &Decision) {
+    let kind = what.0 as u8;
+    if kind == event::OPEN || kind == event::DENY {
+        count_reason(decision.direction, decision.reason);
+    }
+    write(what, cookie, tuple, owner, decision, &Totals::default());
+}
+
+/// Sends the record of a connection that ended.
+#[inline(never)]
+pub fn close(what: What, cookie: u64, tuple: &Tuple, state: &SocketState, totals: &Totals) {
+    write(what, cookie, tuple, &state.owner, &state.decision, totals);
+}
+
+#[inline(always)]
+fn write(
+    what: What,
+    cookie: u64,
+    tuple: &Tuple,
+    owner: &Owner,
+    decision: &Decision,
+    totals: &Totals,
+) {
+    let Some(mut entry) = EVENTS.reserve(0) else {
+        count(Count::EventLost);
+        return;
+    };
+    let event = entry.as_mut_ptr();
+    // Field by field: a whole record does not fit on the stack beside the callers' frames.
+    // SAFETY: the reservation holds one `Event`; every field is written before it is submitted.
+    unsafe {
+        (*event).time_ns = sock::now();
+        (*event).opened_ns = totals.opened_ns;
+        (*event).cookie = cookie;
+        (*event).tx_bytes = totals.tx_bytes;
+        (*event).rx_bytes = totals.rx_bytes;
+        (*event).tuple = *tuple;
+        (*event).owner = *owner;
+        (*event).decision = *decision;
+        (*event).rtt_us = totals.rtt_us;
+        (*event).kind = what.0 as u8;
+        (*event).hook = (what.0 >> 8) as u8;
+        (*event).flags = (what.0 >> 16) as u8;
+        (*event).pad = 0;
+    }
+    entry.submit(0);
+    count(Count::EventSent);
+}
+
+/// Asks the agent to judge an executable.
+#[inline(never)]
+pub fn ask_about(owner: &Owner, hook: Hook, cookie: u64) {
+    count(Count::Pending);
+    let (tuple, decision) = (Tuple::default(), Decision::default());
+    send(What::new(event::PENDING, hook), cookie, &tuple, owner, &decision);
+}

@@ -1,0 +1,20 @@
+//! raw tracepoint sched_process_exec (optional): the agent sees an executable before it connects.
+
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use ringfence_common::abi::{Decision, Owner, Tuple, event, event::Hook, identity};
+
+use crate::{
+    emit::{self, What},
+    identity as who,
+};
+
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn exec(_ctx: RawTracePointContext) -> i32 {
+    let mut owner = Owner::default();
+    who::current(&mut owner);
+    if owner.identity == identity::PENDING {
+        let what = What::new(event::EXEC, Hook::Exec);
+        emit::send(what, 0, &Tuple::default(), &owner, &Decision::default());
+    }
+    0
+}

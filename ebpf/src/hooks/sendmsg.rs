@@ -1,0 +1,77 @@
+//! cgroup/sendmsg4 and sendmsg6: egress of unconnected UDP.
+
+use aya_ebpf::{
+    bindings::bpf_sock_addr,
+    helpers::generated::bpf_get_netns_cookie,
+    macros::cgroup_sock_addr,
+    programs::SockAddrContext,
+};
+use core::ptr::read_volatile;
+use ringfence_common::{
+    abi::{Decision, Direction, event::Hook, identity},
+    logic::address::destination_words,
+};
+
+use super::{Call, connect::find_peer};
+use crate::{
+    datagram::{self, Seen},
+    emit, identity as who,
+    maps::{SOCKETS, generation},
+    policy::{self, passes},
+    sock,
+};
+
+#[cgroup_sock_addr(sendmsg4)]
+pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    decide(ctx.sock_addr, false).code()
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    decide(ctx.sock_addr, true).code()
+}
+
+#[inline(always)]
+fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
+    // SAFETY: the context is the hook's own.
+    let (sk, protocol) = unsafe {
+        ((*ctx).__bindgen_anon_1.sk, read_volatile(&raw const (*ctx).protocol) as u8)
+    };
+    let Some(state) = SOCKETS.get_or_create(sk.cast()) else {
+        return Call::Refuse;
+    };
+    who::current(&mut state.owner);
+    // SAFETY: the context is the hook's own.
+    state.owner.netns = unsafe { bpf_get_netns_cookie(ctx.cast()) };
+    let cookie = sock::cookie(ctx.cast());
+    if state.owner.identity == identity::PENDING {
+        // The datagram is held at egress.
+        emit::ask_about(&state.owner, Hook::Sendmsg, cookie);
+        return Call::Allow;
+    }
+    let mut seen = Seen::default();
+    seen.ask.identity = state.owner.identity;
+    seen.ask.direction = Direction::Egress as u8;
+    seen.ask.generation = generation();
+    seen.ask.now = sock::now();
+    let address = destination_words(sock::user_address(ctx, is_v6));
+    sock::set(&mut seen.ask.tuple.remote, address);
+    sock::set(&mut seen.key.remote, address);
+    seen.ask.tuple.remote_port = sock::user_port(ctx);
+    seen.ask.tuple.protocol = protocol;
+    seen.key.cookie = cookie;
+    seen.key.remote_port = seen.ask.tuple.remote_port;
+    seen.key.protocol = protocol;
+    sock::bound(sk, &mut seen.ask.tuple);
+    if let Some(pass) = datagram::cached(&seen) {
+        return if pass { Call::Allow } else { Call::Refuse };
+    }
+    let _ = find_peer(ctx, state.owner.netns, &mut seen.ask);
+    let mut decision = Decision::default();
+    policy::judge(&seen.ask, &mut decision);
+    if passes(&decision) {
+        return Call::Allow;
+    }
+    datagram::refuse(&seen, &state.owner, &mut decision);
+    Call::Refuse
+}

@@ -1,0 +1,47 @@
+//! cgroup_skb/ingress and egress: every packet of every socket in the guarded tree.
+
+use aya_ebpf::{bindings::__sk_buff, macros::cgroup_skb, programs::SkBuffContext};
+use core::ptr::read_volatile;
+use ringfence_common::abi::tuple::TCP;
+
+use crate::{
+    datagram::{self, Fate},
+    sock::{self, SOCK_STREAM},
+    tcp,
+};
+
+#[cgroup_skb(ingress)]
+pub fn ingress(ctx: SkBuffContext) -> i32 {
+    match decide(ctx.skb.skb, false) {
+        Fate::Pass => 1,
+        Fate::Refuse | Fate::Hold => 0,
+    }
+}
+
+#[cgroup_skb(egress)]
+pub fn egress(ctx: SkBuffContext) -> i32 {
+    match decide(ctx.skb.skb, true) {
+        Fate::Pass => 1,
+        // EPERM in the sender.
+        Fate::Refuse => 0,
+        // Dropped with "congestion notification": the sender sees no error (`include/linux/bpf-cgroup.h`).
+        Fate::Hold => 2,
+    }
+}
+
+#[inline(always)]
+fn decide(skb: *mut __sk_buff, going_out: bool) -> Fate {
+    // The kernel runs these programs for full sockets only (`__cgroup_bpf_run_filter_skb`); a packet
+    // of TIME_WAIT carries a kernel socket, which is outside every guarded cgroup but the root.
+    let Some(sk) = sock::full_socket(skb) else {
+        return Fate::Pass;
+    };
+    // SAFETY: `sk` is a full socket.
+    let (kind, protocol) = unsafe {
+        (read_volatile(&raw const (*sk).type_), read_volatile(&raw const (*sk).protocol))
+    };
+    if kind != SOCK_STREAM || protocol != u32::from(TCP) {
+        return datagram::packet(skb, sk, going_out);
+    }
+    if tcp::packet(skb, sk, going_out) { Fate::Pass } else { Fate::Refuse }
+}

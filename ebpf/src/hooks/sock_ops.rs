@@ -1,0 +1,161 @@
+//! sock_ops: when TCP connections open and end, with their final byte counters.
+
+use aya_ebpf::{
+    bindings::{
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
+        BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
+        bpf_sock_ops,
+    },
+    macros::sock_ops,
+    programs::SockOpsContext,
+};
+use core::ptr::read_volatile;
+use ringfence_common::abi::{
+    Decision, Direction, SocketState, Tuple, event,
+    event::Hook,
+    socket::{
+        FIN_RECEIVED, FIN_SENT, PASSIVE, PHASE_CLOSED, PHASE_DENIED, PHASE_NEW, PHASE_OPEN,
+        PHASE_OPENING,
+    },
+};
+
+use crate::{
+    emit::{self, Totals, What},
+    handoff,
+    maps::{SOCKETS, generation},
+    policy::passes,
+    sock,
+};
+
+/// TCP states (`include/net/tcp_states.h`).
+const FIN_WAIT1: u32 = 4;
+const CLOSE: u32 = 7;
+const CLOSE_WAIT: u32 = 8;
+const LAST_ACK: u32 = 9;
+const CLOSING: u32 = 11;
+
+#[sock_ops]
+pub fn ops(ctx: SockOpsContext) -> u32 {
+    match ctx.op() {
+        BPF_SOCK_OPS_TCP_CONNECT_CB => watch(&ctx),
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => active(&ctx),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => passive(&ctx),
+        BPF_SOCK_OPS_STATE_CB => changed(&ctx),
+        _ => {}
+    }
+    1
+}
+
+/// Asks the kernel to call for each change of state.
+#[inline(always)]
+fn watch(ctx: &SockOpsContext) {
+    let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
+    // It fails for a socket that is no longer full only.
+    let _ = ctx.set_cb_flags(flags as i32);
+}
+
+#[inline(always)]
+fn state_of<'a>(ctx: &SockOpsContext, create: bool) -> Option<&'a mut SocketState> {
+    // SAFETY: the context is the hook's own; the field is null when the socket is not a full one.
+    let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
+    if sk.is_null() {
+        return None;
+    }
+    if create { SOCKETS.get_or_create(sk.cast()) } else { SOCKETS.get(sk.cast()) }
+}
+
+#[inline(always)]
+fn active(ctx: &SockOpsContext) {
+    let Some(state) = state_of(ctx, false) else { return };
+    if state.phase != PHASE_OPENING {
+        return;
+    }
+    state.phase = PHASE_OPEN;
+    opened(ctx, state);
+}
+
+#[inline(always)]
+fn passive(ctx: &SockOpsContext) {
+    watch(ctx);
+    let Some(state) = state_of(ctx, true) else { return };
+    let mut tuple = Tuple::default();
+    sock::of_ops(ctx.ops, &mut tuple);
+    // What the listener's storage said about its own flow is not this socket's.
+    state.phase = PHASE_NEW;
+    state.marks = PASSIVE;
+    state.fin_end = 0;
+    state.opened_ns = sock::now();
+    match handoff::take(&tuple, generation()) {
+        Some(decision) if passes(&decision) => {
+            state.decision = decision;
+            state.phase = PHASE_OPEN;
+            opened(ctx, state);
+        }
+        // The next packet is judged and opens the flow.
+        _ => {
+            state.decision =
+                Decision { direction: Direction::Ingress as u8, ..Decision::default() };
+        }
+    }
+}
+
+#[inline(always)]
+fn opened(ctx: &SockOpsContext, state: &SocketState) {
+    let mut tuple = Tuple::default();
+    sock::of_ops(ctx.ops, &mut tuple);
+    let what = What::new(event::OPEN, Hook::SockOps);
+    emit::send(what, sock::cookie(ctx.ops.cast()), &tuple, &state.owner, &state.decision);
+}
+
+#[inline(always)]
+fn changed(ctx: &SockOpsContext) {
+    let Some(state) = state_of(ctx, false) else { return };
+    match ctx.arg(1) {
+        FIN_WAIT1 => state.marks |= FIN_SENT,
+        LAST_ACK => state.marks |= FIN_SENT | FIN_RECEIVED,
+        CLOSE_WAIT | CLOSING => state.marks |= FIN_RECEIVED,
+        CLOSE => closed(ctx.ops, state),
+        _ => {}
+    }
+}
+
+#[inline(always)]
+fn closed(ctx: *mut bpf_sock_ops, state: &mut SocketState) {
+    let phase = state.phase;
+    state.phase = PHASE_CLOSED;
+    if phase == PHASE_NEW || phase == PHASE_CLOSED || state.opened_ns == 0 {
+        return;
+    }
+    if phase == PHASE_DENIED && state.decision.flags & ringfence_common::abi::socket::REVOKED == 0 {
+        return;
+    }
+    // SAFETY: the context is the hook's own; each read has the field's width.
+    let (acked, received, una, nxt, rcv_nxt, srtt) = unsafe {
+        (
+            read_volatile(&raw const (*ctx).bytes_acked),
+            read_volatile(&raw const (*ctx).bytes_received),
+            read_volatile(&raw const (*ctx).snd_una),
+            read_volatile(&raw const (*ctx).snd_nxt),
+            read_volatile(&raw const (*ctx).rcv_nxt),
+            read_volatile(&raw const (*ctx).srtt_us),
+        )
+    };
+    let mut what = What::new(event::CLOSE, Hook::SockOps);
+    // `srtt_us` is stored times eight (`struct tcp_sock`).
+    let mut totals = Totals { opened_ns: state.opened_ns, rtt_us: srtt >> 3, ..Totals::default() };
+    if phase == PHASE_OPENING {
+        what = what.flagged(event::NEVER_ESTABLISHED);
+    } else {
+        // The kernel counts the sequence numbers of SYN and FIN as bytes (`tcp_snd_una_update`,
+        // `tcp_rcv_nxt_update`): the SYN of an active socket, either side's FIN once acknowledged.
+        let syn = u64::from(state.marks & PASSIVE == 0);
+        let our_fin = u64::from(state.marks & FIN_SENT != 0 && una == nxt);
+        let seen = state.fin_end != 0 && state.fin_end == rcv_nxt;
+        let their_fin = u64::from(state.marks & FIN_RECEIVED != 0 || seen);
+        totals.tx_bytes = acked.saturating_sub(syn + our_fin);
+        totals.rx_bytes = received.saturating_sub(their_fin);
+    }
+    let mut tuple = Tuple::default();
+    sock::of_ops(ctx, &mut tuple);
+    emit::close(what, sock::cookie(ctx.cast()), &tuple, state, &totals);
+}

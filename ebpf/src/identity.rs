@@ -1,0 +1,222 @@
+//! Who asks: from the current process, or from a socket's cgroup where there is no process.
+
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task,
+        bpf_get_current_uid_gid, bpf_probe_read_kernel,
+        generated::{
+            bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id,
+            bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id,
+        },
+    },
+};
+use core::ptr::read_volatile;
+use ringfence_common::abi::{
+    CgroupEntry, Count, ExecutableKey, Identity, Offsets, Owner, ProcessKey, cgroup::MAX_LEVEL,
+    executable::ANY_UID, identity,
+};
+
+use crate::maps::{CGROUPS, EXECUTABLES, PROCESSES, SETTINGS, count};
+
+/// Set by the loader from the kernel's BTF.
+#[unsafe(no_mangle)]
+static OFFSETS: Offsets = Offsets {
+    task_mm: 0,
+    task_group_leader: 0,
+    task_start: 0,
+    mm_exe_file: 0,
+    file_inode: 0,
+    inode_number: 0,
+    inode_super: 0,
+    super_device: 0,
+    inode_ctime_sec: 0,
+    inode_ctime_nsec: 0,
+};
+
+/// Fills in the owner that the current process stands for; `netns` is left alone.
+#[inline(always)]
+pub fn current(owner: &mut Owner) {
+    let _ = ringfence_current(owner);
+}
+
+/// [`current`] as a global function, which the verifier checks once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ringfence_current(owner: *mut Owner) -> i32 {
+    // SAFETY: the verifier makes sure that a pointer which is not null has its type's size behind it.
+    let Some(owner) = (unsafe { owner.as_mut() }) else {
+        return -1;
+    };
+    fill(owner);
+    0
+}
+
+#[inline(always)]
+fn fill(owner: &mut Owner) {
+    // SAFETY: helpers without arguments.
+    let cgroup = unsafe { bpf_get_current_cgroup_id() };
+    owner.cgroup = cgroup;
+    owner.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    owner.uid = bpf_get_current_uid_gid() as u32;
+    owner.comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    owner.executable = ExecutableKey::default();
+    let base = lookup(cgroup).or_else(|| {
+        count(Count::AncestorWalk);
+        // SAFETY: the helper answers 0 for a level that the cgroup does not have.
+        walk(|level| unsafe { bpf_get_current_ancestor_cgroup_id(level) })
+    });
+    let Some(base) = base else {
+        owner.class = 0;
+        owner.identity = if is_agent(owner.tgid) { identity::AGENT } else { identity::UNKNOWN };
+        return;
+    };
+    owner.class = base.class;
+    owner.identity = if is_agent(owner.tgid) {
+        identity::AGENT
+    } else if base.class == 0 {
+        base.identity
+    } else {
+        match executable() {
+            Some(key) => {
+                owner.executable = key;
+                by_process(base, &key, owner.uid)
+            }
+            None => {
+                count(Count::ExecutableUnreadable);
+                identity::UNKNOWN
+            }
+        }
+    };
+}
+
+/// Makes sure that a packet's socket has an owner, who may have been pending; answers whether the owner
+/// can be judged.
+#[inline(never)]
+pub fn ready(skb: *mut __sk_buff, owner: &mut Owner) -> bool {
+    if owner.identity == identity::UNKNOWN {
+        of_packet(skb, owner);
+    }
+    settle(owner);
+    if owner.identity == identity::PENDING {
+        count(Count::Pending);
+        return false;
+    }
+    true
+}
+
+/// Identity of a pending owner, now that the agent may have judged its executable.
+#[inline(always)]
+pub fn settle(owner: &mut Owner) {
+    if owner.identity != identity::PENDING {
+        return;
+    }
+    let base = lookup(owner.cgroup).unwrap_or(CgroupEntry { identity: identity::HOST, class: owner.class });
+    let base = CgroupEntry { class: owner.class, ..base };
+    owner.identity = by_process(base, &owner.executable, owner.uid);
+}
+
+/// Fills in the owner of a socket that no process has used since the programs were attached: what
+/// its cgroup stands for. Where process rules apply the executable can't be known: it stays pending
+/// until the agent has adopted the socket.
+#[inline(always)]
+fn of_packet(skb: *mut __sk_buff, owner: &mut Owner) {
+    // SAFETY: the context is the hook's own.
+    let cgroup = unsafe { bpf_skb_cgroup_id(skb) };
+    owner.cgroup = cgroup;
+    let base = lookup(cgroup).or_else(|| {
+        count(Count::AncestorWalk);
+        // SAFETY: as above; 0 for a level that the cgroup does not have.
+        walk(|level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level) })
+    });
+    let base = base.unwrap_or(CgroupEntry { identity: identity::UNKNOWN, class: 0 });
+    owner.class = base.class;
+    owner.identity = if base.class == 0 { base.identity } else { identity::PENDING };
+}
+
+#[inline(always)]
+fn lookup(cgroup: u64) -> Option<CgroupEntry> {
+    // SAFETY: the value is copied at once; an entry is never written in place by a program.
+    unsafe { CGROUPS.get(cgroup).copied() }
+}
+
+/// The deepest known ancestor.
+#[inline(always)]
+fn walk(ancestor: impl Fn(i32) -> u64) -> Option<CgroupEntry> {
+    let mut level = MAX_LEVEL as i32;
+    while level >= 0 {
+        let id = ancestor(level);
+        if id != 0 && let Some(entry) = lookup(id) {
+            return Some(entry);
+        }
+        level -= 1;
+    }
+    None
+}
+
+#[inline(always)]
+fn by_process(base: CgroupEntry, key: &ExecutableKey, uid: u32) -> Identity {
+    // SAFETY: values are copied at once.
+    let Some(executable) = (unsafe { EXECUTABLES.get(key).copied() }) else {
+        return identity::PENDING;
+    };
+    let mut key = ProcessKey { class: base.class, executable, uid };
+    // SAFETY: as above.
+    if let Some(found) = unsafe { PROCESSES.get(key).copied() } {
+        return found;
+    }
+    key.uid = ANY_UID;
+    // SAFETY: as above.
+    unsafe { PROCESSES.get(key).copied() }.unwrap_or(base.identity)
+}
+
+/// Executable of the current task, read along `task->mm->exe_file->f_inode`.
+#[inline(always)]
+pub fn executable() -> Option<ExecutableKey> {
+    // SAFETY: the loader writes the constant before the program is loaded; every pointer that is
+    // followed goes through `bpf_probe_read_kernel`, which fails instead of faulting.
+    unsafe {
+        let at = read_volatile(&raw const OFFSETS);
+        let task = bpf_get_current_task();
+        let mm = pointer(task, at.task_mm)?;
+        let file = pointer(mm, at.mm_exe_file)?;
+        let inode = pointer(file, at.file_inode)?;
+        let superblock = pointer(inode, at.inode_super)?;
+        Some(ExecutableKey {
+            inode: read(inode, at.inode_number)?,
+            ctime_sec: read(inode, at.inode_ctime_sec)?,
+            // Since 6.13 the highest bit says that the time was queried (`I_CTIME_QUERIED`).
+            ctime_nsec: read::<u32>(inode, at.inode_ctime_nsec)? & 0x7fff_ffff,
+            device: read(superblock, at.super_device)?,
+        })
+    }
+}
+
+/// Whether the current process is the agent: number and start time, so that a process which got the
+/// dead agent's number is not taken for it.
+#[inline(always)]
+fn is_agent(tgid: u32) -> bool {
+    let Some(settings) = SETTINGS.get(0) else { return false };
+    if settings.agent_tgid != tgid || tgid == 0 {
+        return false;
+    }
+    // SAFETY: as in `executable`.
+    unsafe {
+        let at = read_volatile(&raw const OFFSETS);
+        let started = pointer(bpf_get_current_task(), at.task_group_leader)
+            .and_then(|leader| read::<u64>(leader, at.task_start));
+        started == Some(settings.agent_start_ns)
+    }
+}
+
+#[inline(always)]
+unsafe fn read<T>(base: u64, offset: u32) -> Option<T> {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T).ok() }
+}
+
+#[inline(always)]
+unsafe fn pointer(base: u64, offset: u32) -> Option<u64> {
+    // SAFETY: as above.
+    unsafe { read::<u64>(base, offset) }.filter(|address| *address != 0)
+}

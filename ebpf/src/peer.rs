@@ -1,0 +1,115 @@
+//! Who is asked: the owner of the other socket when it is on this host and in this network
+//! namespace, else the world.
+
+use aya_ebpf::{
+    bindings::bpf_sock_tuple,
+    helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release},
+};
+use core::{ffi::c_void, mem::zeroed};
+use ringfence_common::{
+    abi::{Identity, LocalKey, Tuple, identity, tuple::TCP},
+    logic::address::{is_loopback_words, is_mapped},
+};
+
+use crate::{
+    maps::{LOCAL_ADDRESSES, SOCKETS},
+    sock::{self, words},
+};
+
+/// The other end of a flow.
+#[derive(Clone, Copy)]
+pub struct Peer {
+    /// Its identity.
+    pub identity: Identity,
+    /// It is proved: its socket is on this host.
+    pub verified: bool,
+}
+
+impl Peer {
+    /// Someone at an address that is not this host's.
+    pub const WORLD: Self = Self { identity: identity::WORLD, verified: false };
+    const HOST: Self = Self { identity: identity::HOST, verified: true };
+}
+
+/// Whether an address belongs to the network namespace with this cookie.
+#[inline(always)]
+pub fn is_local(netns: u64, address: &[u8; 16]) -> bool {
+    if is_loopback_words(words(address)) {
+        return true;
+    }
+    let mut key = LocalKey { netns, address: [0; 16] };
+    sock::set(&mut key.address, words(address));
+    // SAFETY: only the presence of the entry is looked at.
+    unsafe { LOCAL_ADDRESSES.get(key).is_some() }
+}
+
+/// The peer of `tuple`, whose address is local to the network namespace of `ctx`. A socket without
+/// state is the host's: it was made outside the guarded tree, or by the kernel.
+#[inline(never)]
+pub fn on_this_host(ctx: *mut c_void, tuple: &Tuple) -> Peer {
+    // SAFETY: all bit patterns are valid; the helpers check context and length, and every socket that
+    // was found is released on the only path.
+    unsafe {
+        let mut key = zeroed::<bpf_sock_tuple>();
+        let length = fill(&mut key, tuple);
+        let sk = if tuple.protocol == TCP {
+            bpf_sk_lookup_tcp(ctx, &raw mut key, length, u64::MAX, 0)
+        } else {
+            bpf_sk_lookup_udp(ctx, &raw mut key, length, u64::MAX, 0)
+        };
+        if sk.is_null() {
+            return Peer::HOST;
+        }
+        let mut owner = identity::HOST;
+        if let Some(state) = SOCKETS.get(sk.cast()) {
+            crate::identity::settle(&mut state.owner);
+            owner = state.owner.identity;
+        }
+        let _ = bpf_sk_release(sk.cast());
+        Peer { identity: owner, verified: true }
+    }
+}
+
+/// Writes the tuple as the peer's socket would receive it: from the local end to the remote one.
+#[inline(always)]
+fn fill(key: &mut bpf_sock_tuple, tuple: &Tuple) -> u32 {
+    let sport = tuple.local_port.to_be();
+    let dport = tuple.remote_port.to_be();
+    let (local, remote) = (words(&tuple.local), words(&tuple.remote));
+    if is_mapped(remote) {
+        // SAFETY: the variant that is written is the one whose length is returned.
+        let v4 = unsafe { &mut key.__bindgen_anon_1.ipv4 };
+        [_, _, _, v4.saddr] = local;
+        [_, _, _, v4.daddr] = remote;
+        v4.sport = sport;
+        v4.dport = dport;
+        return 12;
+    }
+    // SAFETY: as above.
+    let v6 = unsafe { &mut key.__bindgen_anon_1.ipv6 };
+    v6.saddr = local;
+    v6.daddr = remote;
+    v6.sport = sport;
+    v6.dport = dport;
+    36
+}
+
+/// Whether some socket listens on the local end of `tuple`.
+#[inline(never)]
+pub fn has_listener(ctx: *mut c_void, tuple: &Tuple) -> bool {
+    let mut from_anyone = Tuple { remote_port: tuple.local_port, protocol: TCP, ..Tuple::default() };
+    sock::set(&mut from_anyone.local, words(&tuple.remote));
+    sock::set(&mut from_anyone.remote, words(&tuple.local));
+    // SAFETY: as in `on_this_host`.
+    unsafe {
+        let mut key = zeroed::<bpf_sock_tuple>();
+        let length = fill(&mut key, &from_anyone);
+        let sk = bpf_sk_lookup_tcp(ctx, &raw mut key, length, u64::MAX, 0);
+        if sk.is_null() {
+            return false;
+        }
+        let listening = core::ptr::read_volatile(&raw const (*sk).state) == sock::LISTEN;
+        let _ = bpf_sk_release(sk.cast());
+        listening
+    }
+}

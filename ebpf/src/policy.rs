@@ -1,0 +1,308 @@
+//! The decision: look-ups around `ringfence_common::logic::verdict`.
+
+use ringfence_common::{
+    abi::{
+        Decision, Direction, Header, Identity, Layer, Reason, RuleEntry, RuleKey, SlotKey, Tuple, Verdict, identity,
+        rule::{
+            ALLOW_SELF, DENY_EGRESS, DENY_INGRESS, DENY_LISTEN, SELECTED, TIER_PEER_CIDR,
+        },
+        settings::{DENY_UNSELECTED, DRAFT_MODE, MAX_FAILSAFE},
+        socket::PEER_VERIFIED,
+        tuple::{ICMP, ICMPV6},
+    },
+    logic::{
+        address::policy_words,
+        failsafe,
+        verdict::{Outcome, Question, collect_into, merge, outcome},
+    },
+};
+use aya_ebpf::maps::lpm_trie::Key;
+use core::ptr::{read_volatile, write_volatile};
+
+use crate::{
+    maps::{CIDRS, FAILSAFE, HEADERS, RULES, RuleTable, SETTINGS},
+    peer::Peer,
+    sock::words,
+};
+
+/// What one identity's policy is asked.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Ask {
+    /// Addresses and protocol.
+    pub tuple: Tuple,
+    /// `CLOCK_BOOTTIME` in nanoseconds.
+    pub now: u64,
+    /// Whose policy.
+    pub identity: Identity,
+    /// Identity of the other end.
+    pub peer: Identity,
+    /// Generation that this run of the program judges by.
+    pub generation: u32,
+    /// 1 = the peer's identity is proved.
+    pub verified: u8,
+    /// [`Direction`] as a number.
+    pub direction: u8,
+    /// Zero.
+    pub pad: u16,
+}
+
+impl Ask {
+    /// Sets the other end.
+    #[inline(always)]
+    pub fn set_peer(&mut self, peer: Peer) {
+        self.peer = peer.identity;
+        self.verified = u8::from(peer.verified);
+    }
+
+    #[inline(always)]
+    fn direction(&self) -> Direction {
+        match self.direction {
+            1 => Direction::Egress,
+            2 => Direction::Ingress,
+            _ => Direction::Listen,
+        }
+    }
+
+    /// The port that rules are about: the type for ICMP, else the port of the end that was called.
+    #[inline(always)]
+    fn port(&self) -> u16 {
+        let icmp = self.tuple.protocol == ICMP || self.tuple.protocol == ICMPV6;
+        if icmp || self.direction == Direction::Egress as u8 {
+            self.tuple.remote_port
+        } else {
+            self.tuple.local_port
+        }
+    }
+}
+
+/// Judges and writes the decision. In draft mode a deny becomes an audit verdict.
+#[inline(always)]
+pub fn judge(ask: &Ask, decision: &mut Decision) {
+    let _ = ringfence_judge(ask, decision);
+}
+
+/// [`judge`] as a global function: the verifier checks it once, not anew for every state in which it
+/// is called (kernel 5.12 for pointer arguments).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ringfence_judge(ask: *const Ask, decision: *mut Decision) -> i32 {
+    // SAFETY: the verifier makes sure that a pointer which is not null has its type's size behind it.
+    let (Some(ask), Some(decision)) = (unsafe { ask.as_ref() }, unsafe { decision.as_mut() }) else {
+        return -1;
+    };
+    decide(ask, decision);
+    0
+}
+
+#[inline(always)]
+fn decide(ask: &Ask, decision: &mut Decision) {
+    let flags = SETTINGS.get(0).map_or(0, |settings| settings.flags);
+    decision.peer = ask.peer;
+    decision.generation = ask.generation;
+    decision.direction = ask.direction;
+    decision.flags = if ask.verified != 0 { PEER_VERIFIED } else { 0 };
+    if let Some(reason) = by_identity(ask.identity) {
+        return settle(decision, fixed(reason), fixed(reason), flags);
+    }
+    let slot = SlotKey { identity: ask.identity, slot: ask.generation & 1 };
+    // SAFETY: the value is copied at once; a slot is written only while no program reads it.
+    let header = match unsafe { HEADERS.get(slot).copied() } {
+        Some(header) => header,
+        None if !identity::is_workload(ask.identity) => {
+            return settle(decision, fixed(Reason::AllowedHost), fixed(Reason::AllowedHost), flags);
+        }
+        None => Header { tiers: [0; 3], enforced: ALLOW_SELF, draft: ALLOW_SELF },
+    };
+    let found = find(&header, slot, ask);
+    let itself = ask.peer == ask.identity && ask.verified != 0;
+    let direction = ask.direction();
+    let deny_unselected = flags & DENY_UNSELECTED != 0;
+    let enforced =
+        outcome(&found.enforced, header.enforced, direction, itself, deny_unselected, ask.now);
+    let draft = outcome(&found.draft, header.draft, direction, itself, deny_unselected, ask.now);
+    if enforced.verdict == Verdict::Deny
+        && ask.direction == Direction::Ingress as u8
+        && is_failsafe(ask)
+    {
+        let safe = fixed(Reason::AllowedFailsafe);
+        return settle(decision, safe, safe, flags);
+    }
+    settle(decision, enforced, draft, flags);
+}
+
+/// Whether a policy restricts the identity at all, so that sockets which can't be judged flow by flow
+/// are refused to it.
+#[inline(always)]
+pub fn judge_socket(who: Identity, generation: u32, reason: Reason, decision: &mut Decision) {
+    let flags = SETTINGS.get(0).map_or(0, |settings| settings.flags);
+    decision.generation = generation;
+    decision.direction = Direction::Egress as u8;
+    if let Some(reason) = by_identity(who) {
+        return settle(decision, fixed(reason), fixed(reason), flags);
+    }
+    let slot = SlotKey { identity: who, slot: generation & 1 };
+    // SAFETY: the value is copied at once.
+    let header = unsafe { HEADERS.get(slot).copied() }.unwrap_or_default();
+    let unselected = identity::is_workload(who) && flags & DENY_UNSELECTED != 0;
+    let layer = |bits: u16| {
+        if bits & SELECTED == 0 {
+            let reason = if unselected { Reason::DeniedUnselected } else { Reason::AllowedUnselected };
+            return fixed(reason);
+        }
+        let restricted = bits & (DENY_EGRESS | DENY_INGRESS) != 0;
+        fixed(if restricted { reason } else { Reason::AllowedDirection })
+    };
+    settle(decision, layer(header.enforced), layer(header.draft), flags);
+}
+
+/// Whether the identity has rules about listening.
+#[inline(always)]
+pub fn restricts_listen(who: Identity, generation: u32) -> bool {
+    let slot = SlotKey { identity: who, slot: generation & 1 };
+    // SAFETY: the value is copied at once.
+    let header = unsafe { HEADERS.get(slot).copied() }.unwrap_or_default();
+    let [_, _, listen] = header.tiers;
+    listen != 0 || (header.enforced | header.draft) & DENY_LISTEN != 0
+}
+
+/// Identities whose verdict no policy changes.
+#[inline(always)]
+fn by_identity(who: Identity) -> Option<Reason> {
+    match who {
+        identity::AGENT => Some(Reason::AllowedOwnChannel),
+        identity::PENDING => Some(Reason::DeniedPending),
+        identity::UNKNOWN => Some(Reason::DeniedNoIdentity),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn find(header: &Header, slot: SlotKey, ask: &Ask) -> RuleEntry {
+    let [egress, ingress, listen] = header.tiers;
+    if egress | ingress | listen == 0 {
+        return RuleEntry::default();
+    }
+    let mut address_class = 0;
+    if (egress | ingress) & TIER_PEER_CIDR != 0 {
+        let address = policy_words(words(&ask.tuple.remote));
+        let key = Key::new(128, address);
+        // SAFETY: an inner map is replaced, never changed, while a slot is in use.
+        if let Some(class) = unsafe { CIDRS.get(&slot) }.and_then(|trie| trie.get(&key)) {
+            address_class = *class;
+        }
+    }
+    let question = Question {
+        direction: ask.direction(),
+        peer: ask.peer,
+        verified: ask.verified != 0,
+        address_class,
+        protocol: ask.tuple.protocol,
+        port: ask.port(),
+    };
+    // SAFETY: as above.
+    let Some(table) = (unsafe { RULES.get(&slot) }) else {
+        return RuleEntry::default();
+    };
+    let zero = opaque_zero();
+    let mut found = RuleEntry::default();
+    forget(&mut found.enforced, zero);
+    forget(&mut found.draft, zero);
+    collect_into(header, &question, &mut found, |key, found| {
+        probe(table, key.words(), found, zero);
+    });
+    found
+}
+
+/// Looks up one key and merges what it says. The entry stays in memory (volatile): kept in registers
+/// over the loops it would cost twice its size in spill slots.
+#[inline(always)]
+fn probe(table: &RuleTable, words: [u64; 2], found: &mut RuleEntry, zero: u64) {
+    // SAFETY: `RuleKey` is two words of plain integers in this layout (little-endian only).
+    let key = unsafe { &*words.as_ptr().cast::<RuleKey>() };
+    // SAFETY: an inner map is replaced, never changed, while its slot is in use.
+    if let Some(entry) = unsafe { table.get(key) } {
+        merge_in_memory(&mut found.enforced, &entry.enforced, zero);
+        merge_in_memory(&mut found.draft, &entry.draft, zero);
+    }
+}
+
+#[inline(always)]
+fn merge_in_memory(into: &mut Layer, from: &Layer, zero: u64) {
+    // SAFETY: a reference is valid for reads and writes.
+    unsafe {
+        let mut layer = read_volatile(into);
+        merge(&mut layer, from);
+        forget(&mut layer, zero);
+        write_volatile(into, layer);
+    }
+}
+
+/// A zero of which the verifier does not know that it is one.
+#[inline(always)]
+fn opaque_zero() -> u64 {
+    // SAFETY: the field is a plain integer in a map value.
+    SETTINGS.get(0).map_or(0, |settings| unsafe { read_volatile(&raw const settings.zero) })
+}
+
+/// Makes the verifier forget what it derived about the values: it would keep the ranges that each
+/// comparison leaves behind and explore the loops once for every combination of them.
+#[inline(always)]
+fn forget(layer: &mut Layer, zero: u64) {
+    layer.deny_until ^= zero;
+    layer.allow_until ^= zero;
+    layer.deny_rule ^= zero as u32;
+    layer.allow_rule ^= zero as u32;
+}
+
+#[inline(always)]
+fn is_failsafe(ask: &Ask) -> bool {
+    let length = SETTINGS.get(0).map_or(0, |settings| settings.failsafe_len);
+    let mut index = 0;
+    while index < MAX_FAILSAFE as u32 && index < length {
+        if let Some(entry) = FAILSAFE.get(index)
+            && failsafe::covers(entry, &ask.tuple.remote, ask.tuple.protocol, ask.tuple.local_port)
+        {
+            return true;
+        }
+        index += 1;
+    }
+    false
+}
+
+#[inline(always)]
+fn fixed(reason: Reason) -> Outcome {
+    let verdict = if (reason as u8) < Reason::DeniedByRule as u8 {
+        Verdict::Allow
+    } else {
+        Verdict::Deny
+    };
+    Outcome { verdict, reason, rule: 0, until: u64::MAX }
+}
+
+#[inline(always)]
+fn settle(decision: &mut Decision, enforced: Outcome, draft: Outcome, flags: u32) {
+    decision.until = enforced.until;
+    decision.rule = enforced.rule;
+    decision.draft_rule = draft.rule;
+    decision.reason = enforced.reason as u8;
+    decision.draft_reason = draft.reason as u8;
+    decision.draft_verdict = draft.verdict as u8;
+    decision.verdict = match enforced.verdict {
+        Verdict::Deny if flags & DRAFT_MODE != 0 => Verdict::Audit as u8,
+        other => other as u8,
+    };
+}
+
+/// Whether a decision lets the packet pass.
+#[inline(always)]
+pub fn passes(decision: &Decision) -> bool {
+    decision.verdict == Verdict::Allow as u8 || decision.verdict == Verdict::Audit as u8
+}
+
+/// Whether a decision may still be believed.
+#[inline(always)]
+pub fn is_fresh(decision: &Decision, generation: u32) -> bool {
+    decision.generation == generation
+        && (decision.until == u64::MAX || crate::sock::now() < decision.until)
+}

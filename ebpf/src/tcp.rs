@@ -1,0 +1,225 @@
+//! TCP: the verdict stands in the socket's storage, and every packet checks that it is still good.
+
+use aya_ebpf::bindings::{__sk_buff, bpf_sock};
+use core::ptr::{read_volatile, write_volatile};
+use ringfence_common::{
+    abi::{
+        Count, Decision, Direction, FlowKey, SocketState, Tuple, event,
+        event::Hook,
+        socket::{
+            FIN_SENT, PHASE_CLOSED, PHASE_DENIED, PHASE_NEW, PHASE_OPEN, PHASE_OPENING, REVOKED,
+        },
+        tuple::TCP,
+    },
+    logic::packet::{FIN, Packet, parse_into},
+};
+
+use crate::{
+    emit::{self, What},
+    handoff, identity as who,
+    maps::{DENIED, SOCKETS, count, generation},
+    peer::{self, Peer},
+    policy::{self, Ask, is_fresh, passes},
+    sock::{self, LISTEN, LOOPBACK, Skb, words},
+};
+
+/// A denied connection attempt is recorded again after this time (the last retransmission of a SYN
+/// comes 63 s after the first with the kernel's default of 6 retries).
+const DENIED_AGAIN_NS: u64 = 130_000_000_000;
+
+/// Whether a packet of a TCP socket passes.
+#[inline(always)]
+pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool) -> bool {
+    // SAFETY: `sk` is a full socket.
+    let tcp_state = unsafe { read_volatile(&raw const (*sk).state) };
+    if tcp_state == LISTEN {
+        return at_listener(skb, sk, going_out);
+    }
+    let generation = generation();
+    if let Some(state) = SOCKETS.get(sk.cast()) {
+        let live = state.phase == PHASE_OPEN || state.phase == PHASE_OPENING;
+        if live && is_fresh(&state.decision, generation) {
+            if !going_out && state.marks & FIN_SENT != 0 {
+                watch_fin(skb, state);
+            }
+            return true;
+        }
+        if state.phase == PHASE_DENIED && state.decision.generation == generation {
+            return false;
+        }
+    }
+    rejudge(skb, sk, going_out, generation)
+}
+
+/// Remembers where the peer's FIN ends, so that the final byte counter can leave it out.
+#[inline(never)]
+fn watch_fin(skb: *mut __sk_buff, state: &mut SocketState) {
+    let mut packet = Packet::default();
+    if parse_into(&Skb(skb), &mut packet).is_ok()
+        && packet.tcp_flags & FIN != 0
+    {
+        state.fin_end = packet.sequence.wrapping_add(packet.payload).wrapping_add(1);
+    }
+}
+
+/// Judges a socket whose cached verdict is missing, outdated or expired.
+#[inline(never)]
+fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool, generation: u32) -> bool {
+    let Some(state) = SOCKETS.get_or_create(sk.cast()) else {
+        return false;
+    };
+    if !who::ready(skb, &mut state.owner) {
+        return false;
+    }
+    let mut ask = Ask {
+        now: sock::now(),
+        identity: state.owner.identity,
+        generation,
+        ..Ask::default()
+    };
+    sock::connected(sk, &mut ask.tuple);
+    ask.direction = direction(skb, state, &ask.tuple) as u8;
+    ask.set_peer(peer_of_packet(skb, &ask.tuple));
+    let mut decision = Decision::default();
+    policy::judge(&ask, &mut decision);
+    let pass = passes(&decision);
+    let phase = state.phase;
+    let was_live = phase == PHASE_OPEN || phase == PHASE_OPENING;
+    if was_live {
+        count(Count::Rejudged);
+        if !pass {
+            decision.flags |= REVOKED;
+        }
+    }
+    // Another CPU believes a fresh decision only in a live phase: a deny changes the phase first.
+    // SAFETY: both are fields of the socket's storage.
+    unsafe {
+        if !pass && phase != PHASE_CLOSED {
+            write_volatile(&raw mut state.phase, PHASE_DENIED);
+        }
+        write_volatile(&raw mut state.decision, decision);
+        if pass && phase != PHASE_CLOSED && phase != PHASE_OPENING {
+            write_volatile(&raw mut state.phase, PHASE_OPEN);
+        }
+    }
+    let hook = if going_out { Hook::Egress } else { Hook::Ingress };
+    if pass && phase == PHASE_NEW {
+        state.opened_ns = ask.now;
+        record(skb, event::OPEN, hook, &ask.tuple, state);
+    } else if !pass && phase != PHASE_DENIED && phase != PHASE_CLOSED {
+        record(skb, event::DENY, hook, &ask.tuple, state);
+    }
+    pass
+}
+
+#[inline(never)]
+fn record(skb: *mut __sk_buff, kind: u8, hook: Hook, tuple: &Tuple, state: &SocketState) {
+    let cookie = sock::cookie(skb.cast());
+    emit::send(What::new(kind, hook), cookie, tuple, &state.owner, &state.decision);
+}
+
+/// Who opened the connection. A socket that was adopted without that knowledge is inbound when its
+/// local port has a listener.
+#[inline(always)]
+fn direction(skb: *mut __sk_buff, state: &SocketState, tuple: &Tuple) -> Direction {
+    if state.decision.direction == Direction::Egress as u8 {
+        return Direction::Egress;
+    }
+    if state.decision.direction == Direction::Ingress as u8 {
+        return Direction::Ingress;
+    }
+    if peer::has_listener(skb.cast(), tuple) { Direction::Ingress } else { Direction::Egress }
+}
+
+/// The peer of a packet: traffic between addresses of one network namespace always crosses its
+/// loopback device, so the device tells whether the other socket is here.
+#[inline(always)]
+pub fn peer_of_packet(skb: *mut __sk_buff, tuple: &Tuple) -> Peer {
+    // SAFETY: the context is the hook's own.
+    let device = unsafe { read_volatile(&raw const (*skb).ifindex) };
+    if device == LOOPBACK { peer::on_this_host(skb.cast(), tuple) } else { Peer::WORLD }
+}
+
+/// A SYN, or the ACK that ends the handshake, at a listener; or the SYN-ACK that it sends.
+#[inline(never)]
+fn at_listener(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool) -> bool {
+    let mut ask = Ask::default();
+    if !look_at(skb, going_out, &mut ask.tuple) {
+        return false;
+    }
+    ask.generation = generation();
+    // The SYN that this SYN-ACK answers was judged on this CPU just before.
+    if going_out && handoff::passed(&ask.tuple, ask.generation) {
+        return true;
+    }
+    let Some(state) = SOCKETS.get_or_create(sk.cast()) else {
+        return false;
+    };
+    if !who::ready(skb, &mut state.owner) {
+        return false;
+    }
+    ask.identity = state.owner.identity;
+    ask.direction = Direction::Ingress as u8;
+    ask.now = sock::now();
+    ask.set_peer(peer_of_packet(skb, &ask.tuple));
+    let mut decision = Decision::default();
+    if policy::restricts_listen(ask.identity, ask.generation) {
+        // A port taken without `bind` (listen on an unbound socket) is judged here.
+        ask.direction = Direction::Listen as u8;
+        policy::judge(&ask, &mut decision);
+        if !passes(&decision) {
+            record_once(skb, &ask, state, &decision);
+            return false;
+        }
+        ask.direction = Direction::Ingress as u8;
+    }
+    policy::judge(&ask, &mut decision);
+    if passes(&decision) {
+        handoff::leave(&ask.tuple, &decision);
+        return true;
+    }
+    record_once(skb, &ask, state, &decision);
+    false
+}
+
+#[inline(never)]
+fn look_at(skb: *mut __sk_buff, going_out: bool, tuple: &mut Tuple) -> bool {
+    let mut packet = Packet::default();
+    if parse_into(&Skb(skb), &mut packet).is_err() {
+        count(Count::PacketMalformed);
+        return false;
+    }
+    tuple.protocol = TCP;
+    if going_out {
+        sock::set(&mut tuple.local, words(&packet.source));
+        sock::set(&mut tuple.remote, words(&packet.destination));
+        tuple.local_port = packet.source_port;
+        tuple.remote_port = packet.destination_port;
+    } else {
+        sock::set(&mut tuple.local, words(&packet.destination));
+        sock::set(&mut tuple.remote, words(&packet.source));
+        tuple.local_port = packet.destination_port;
+        tuple.remote_port = packet.source_port;
+    }
+    true
+}
+
+/// Records a refused connection attempt, but not its retransmissions.
+#[inline(never)]
+fn record_once(skb: *mut __sk_buff, ask: &Ask, state: &SocketState, decision: &Decision) {
+    let cookie = sock::cookie(skb.cast());
+    let mut key = FlowKey {
+        cookie,
+        remote_port: ask.tuple.remote_port,
+        protocol: TCP,
+        ..FlowKey::default()
+    };
+    sock::set(&mut key.remote, words(&ask.tuple.remote));
+    // SAFETY: the value is copied at once.
+    let seen = unsafe { DENIED.get(key).copied() };
+    if seen.is_some_and(|seen| ask.now.wrapping_sub(seen) < DENIED_AGAIN_NS) {
+        return;
+    }
+    let _ = DENIED.insert(key, ask.now, 0);
+    emit::send(What::new(event::DENY, Hook::Ingress), cookie, &ask.tuple, &state.owner, decision);
+}

@@ -1,0 +1,131 @@
+//! What is valid but hardly meant.
+
+use ringfence_common::abi::Direction;
+
+use super::Diagnostic;
+use crate::model::{LabelIndex, Peer, Policy, PolicySet, Rule, RuleKind};
+
+/// Warnings: a policy or peer that selects nothing, an empty list, a policy without rules, a
+/// workload that is cut off by deny rules alone. Ordered by document and line.
+#[must_use]
+pub fn lint(set: &PolicySet) -> Vec<Diagnostic> {
+    let index = LabelIndex::new(&set.workloads);
+    let mut found = Vec::new();
+    for policy in &set.policies {
+        let mut warn = |line, message: String, remedy: &str| {
+            found.push(Diagnostic {
+                file: policy.file.clone(),
+                line,
+                message,
+                remedy: remedy.to_owned(),
+            });
+        };
+        if index.select(&policy.applies_to).is_empty() {
+            warn(
+                policy.line,
+                format!("policy {:?} selects no workload", policy.name),
+                "correct `applies-to`, or declare the workload",
+            );
+        }
+        if policy.rules.is_empty() && policy.default_deny.is_empty() {
+            warn(
+                policy.line,
+                format!("policy {:?} has no rules", policy.name),
+                "add rules or `default-deny`, or remove it",
+            );
+        }
+        for rule in &policy.rules {
+            lint_rule(&index, policy, rule, &mut warn);
+        }
+    }
+    found.extend(only_denied(set, &index));
+    found.sort();
+    found
+}
+
+fn lint_rule(
+    index: &LabelIndex<'_>,
+    policy: &Policy,
+    rule: &Rule,
+    warn: &mut impl FnMut(usize, String, &str),
+) {
+    let place = format!(
+        "{} of policy {:?}",
+        rule.section.place(rule.index),
+        policy.name
+    );
+    if rule.peers.as_ref().is_some_and(Vec::is_empty) {
+        warn(
+            rule.line,
+            format!("the empty peer list of {place} matches nothing"),
+            "name a peer, or leave the key out to match every peer",
+        );
+    }
+    if rule.ports.as_ref().is_some_and(Vec::is_empty) {
+        warn(
+            rule.line,
+            format!("the empty ports list of {place} matches nothing"),
+            "name a port, or leave the key out to match every port",
+        );
+    }
+    for peer in rule.peers.iter().flatten() {
+        if let Peer::Labels { labels, .. } = peer
+            && index.select(labels).is_empty()
+        {
+            let labels: Vec<_> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            warn(
+                rule.line,
+                format!("labels {} in {place} match no workload", labels.join(", ")),
+                "correct them, or declare the workload",
+            );
+        }
+    }
+}
+
+/// Policies whose deny rules cut a workload off, because nothing that selects it allows anything.
+fn only_denied(set: &PolicySet, index: &LabelIndex<'_>) -> Vec<Diagnostic> {
+    let mut of_workload: Vec<Vec<&Policy>> = vec![Vec::new(); set.workloads.len()];
+    for policy in &set.policies {
+        for position in index.select(&policy.applies_to) {
+            if let Some(policies) = of_workload.get_mut(position) {
+                policies.push(policy);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for policies in of_workload {
+        for direction in [Direction::Egress, Direction::Ingress, Direction::Listen] {
+            let meant = policies.iter().any(|policy| {
+                policy.default_deny.contains(&direction)
+                    || first_rule(policy, direction, RuleKind::Allow).is_some()
+            });
+            let denying = policies.iter().filter(|_| !meant);
+            found.extend(denying.filter_map(|policy| cut_off(policy, direction)));
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn first_rule(policy: &Policy, direction: Direction, kind: RuleKind) -> Option<&Rule> {
+    let sought = |rule: &&Rule| rule.section.direction == direction && rule.section.kind == kind;
+    policy.rules.iter().find(sought)
+}
+
+fn cut_off(policy: &Policy, direction: Direction) -> Option<Diagnostic> {
+    let rule = first_rule(policy, direction, RuleKind::Deny)?;
+    let section = rule.section.name();
+    Some(Diagnostic {
+        file: policy.file.clone(),
+        line: rule.line,
+        message: format!(
+            "`{section}` makes the workloads of policy {:?} default-deny and nothing allows them anything",
+            policy.name
+        ),
+        remedy: format!(
+            "allow what they need with `[[policy.{}]]` (an empty one allows everything that is not denied)",
+            section.trim_start_matches("deny-")
+        ),
+    })
+}

@@ -1,0 +1,207 @@
+//! The `match` table of a workload.
+
+use std::path::{Component, Path, PathBuf};
+
+use globset::GlobBuilder;
+
+use super::{
+    report::{Fault, Report},
+    suggest,
+    table::{Table, Value, string},
+};
+use crate::model::Selector;
+
+const KEYS: [&str; 7] = [
+    "cgroup",
+    "systemd-unit",
+    "systemd-slice",
+    "exe",
+    "sha256",
+    "user",
+    "uid",
+];
+/// Designed but not built: by name or as the first part of a dotted name.
+const LATER: [&str; 5] = ["parent", "group", "gid", "container", "k8s"];
+const UNIT_TYPES: [&str; 5] = [".service", ".scope", ".socket", ".mount", ".swap"];
+
+pub(super) fn read(report: &mut Report<'_>, table: &Table<'_, '_>) -> Vec<Selector> {
+    let mut selectors = Vec::new();
+    if table.keys().next().is_none() {
+        report.error(
+            &table.span,
+            "`match` is empty",
+            format!("add at least one selector: {}", KEYS.join(", ")),
+        );
+    }
+    for (key, span, value) in table.keys() {
+        if KEYS.contains(&key) {
+            selectors.extend(selector(report, key, value));
+            continue;
+        }
+        let family = key.split('.').next().unwrap_or(key);
+        if LATER.contains(&family) {
+            report.error(
+                &span,
+                format!("selector `{key}` is not supported yet by this version"),
+                format!("use one of: {}", KEYS.join(", ")),
+            );
+        } else {
+            report.error(
+                &span,
+                format!("unknown selector `{key}`"),
+                suggest::remedy(key, &KEYS),
+            );
+        }
+    }
+    selectors
+}
+
+fn selector(report: &mut Report<'_>, key: &str, value: &Value<'_>) -> Option<Selector> {
+    let read = if key == "uid" {
+        uid(value)
+    } else {
+        let text = string(report, value, key)?;
+        match key {
+            "cgroup" => cgroup(text),
+            "systemd-unit" => unit(text),
+            "systemd-slice" => slice(text),
+            "exe" => exe(text),
+            "sha256" => sha256(text),
+            _ => user(text),
+        }
+    };
+    read.map_err(|fault| report.fault(&value.span(), fault))
+        .ok()
+}
+
+fn cgroup(text: &str) -> Result<Selector, Fault> {
+    let message = format!("cgroup {text:?} is not a path below the guarded cgroup");
+    if !text.starts_with('/') {
+        return Err(Fault::new(
+            message,
+            format!("start it with a slash: \"/{text}\""),
+        ));
+    }
+    let inside = text.strip_prefix('/').unwrap_or(text);
+    if !inside.is_empty()
+        && inside
+            .split('/')
+            .any(|part| matches!(part, "" | "." | ".."))
+    {
+        let remedy = "write it without empty parts, `.`, `..` and a slash at the end";
+        return Err(Fault::new(message, remedy));
+    }
+    GlobBuilder::new(text)
+        .literal_separator(true)
+        .build()
+        .map(|glob| Selector::Cgroup(glob.compile_matcher()))
+        .map_err(|error| {
+            let message = format!("cgroup {text:?} is not a glob: {}", error.kind());
+            Fault::new(message, "escape special characters with a backslash")
+        })
+}
+
+fn unit(text: &str) -> Result<Selector, Fault> {
+    let message = format!("systemd-unit {text:?} is not the name of a unit that has processes");
+    let known = UNIT_TYPES
+        .iter()
+        .any(|suffix| text.len() > suffix.len() && text.ends_with(suffix));
+    if known && !text.contains('/') {
+        return Ok(Selector::SystemdUnit(text.to_owned()));
+    }
+    Err(Fault::new(
+        message,
+        if has_suffix(text, ".slice") {
+            format!("write `systemd-slice = {text:?}`")
+        } else {
+            format!(
+                "write the full name with its type ({})",
+                UNIT_TYPES.join(", ")
+            )
+        },
+    ))
+}
+
+fn slice(text: &str) -> Result<Selector, Fault> {
+    if has_suffix(text, ".slice") && !text.contains('/') {
+        return Ok(Selector::SystemdSlice(text.to_owned()));
+    }
+    Err(Fault::new(
+        format!("systemd-slice {text:?} is not the name of a slice"),
+        "write the full name, such as \"system.slice\"",
+    ))
+}
+
+fn has_suffix(text: &str, suffix: &str) -> bool {
+    text.len() > suffix.len() && text.ends_with(suffix)
+}
+
+fn exe(text: &str) -> Result<Selector, Fault> {
+    let path = Path::new(text);
+    if !path.is_absolute() {
+        return Err(Fault::new(
+            format!("exe {text:?} is not an absolute path"),
+            "write the whole path, such as \"/usr/bin/curl\"",
+        ));
+    }
+    let kept = path.components().filter(|part| *part != Component::CurDir);
+    let normal: PathBuf = kept.collect();
+    let climbs = path.components().any(|part| part == Component::ParentDir);
+    if climbs || normal.as_os_str() != path.as_os_str() || text == "/" {
+        return Err(Fault::new(
+            format!("exe {text:?} is not a normalised path of a file"),
+            if climbs || text == "/" {
+                "write the path that `realpath` prints".to_owned()
+            } else {
+                format!("write {:?}", normal.display())
+            },
+        ));
+    }
+    Ok(Selector::Exe(normal))
+}
+
+fn sha256(text: &str) -> Result<Selector, Fault> {
+    let digits = text.as_bytes();
+    let mut hash = [0u8; 32];
+    let mut valid = digits.len() == 64;
+    for (byte, pair) in hash.iter_mut().zip(digits.chunks(2)) {
+        let pair = std::str::from_utf8(pair).unwrap_or_default();
+        // `from_str_radix` alone would take a sign.
+        valid &= pair.bytes().all(|digit| digit.is_ascii_hexdigit());
+        *byte = u8::from_str_radix(pair, 16).unwrap_or_default();
+    }
+    if valid {
+        return Ok(Selector::Sha256(hash));
+    }
+    Err(Fault::new(
+        format!("sha256 {text:?} is not 64 hexadecimal digits"),
+        "write what `sha256sum` prints for the executable",
+    ))
+}
+
+fn uid(value: &Value<'_>) -> Result<Selector, Fault> {
+    let digits = value.get_ref().as_integer();
+    let uid = digits.and_then(|digits| u32::from_str_radix(digits.as_str(), digits.radix()).ok());
+    // The highest number means "no user" (setresuid(2)).
+    match uid {
+        Some(uid) if uid != u32::MAX => Ok(Selector::Uid(uid)),
+        _ => Err(Fault::new(
+            "uid is not a user id",
+            "write a number from 0 to 4294967294, or `user = \"name\"`",
+        )),
+    }
+}
+
+fn user(text: &str) -> Result<Selector, Fault> {
+    if !text.is_empty()
+        && !text
+            .chars()
+            .any(|c| c == ':' || c.is_whitespace() || c.is_control())
+    {
+        return Ok(Selector::User(text.to_owned()));
+    }
+    Err(Fault::new(
+        format!("user {text:?} is not the name of a user"),
+        "write the name as in /etc/passwd, or `uid = 1000`",
+    ))
+}

@@ -1,0 +1,51 @@
+//! Warnings.
+
+use super::parse_one;
+use crate::parse::lint;
+
+const WEB: &str = "[[workload]]\nname = \"web\"\nlabels = { app = \"web\" }\nmatch = { uid = 1 }\n";
+
+fn warnings(policies: &str) -> Vec<String> {
+    let set = parse_one(&format!("{WEB}{policies}")).unwrap();
+    lint(&set).iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_useful_policy_has_no_warning() {
+    assert!(
+        warnings("[[policy]]\nname = \"p\"\napplies-to = { app = \"web\" }\n[[policy.egress]]\nto = [{ labels = { app = \"web\" } }]\n")
+            .is_empty()
+    );
+}
+
+#[test]
+fn what_selects_or_matches_nothing_is_reported() {
+    assert_eq!(
+        warnings(
+            "[[policy]]\nname = \"p\"\napplies-to = { app = \"api\" }\n[[policy.egress]]\nto = []\n[[policy.listen]]\nports = []\n[[policy.ingress]]\nfrom = [{ labels = { app = \"web\", z = \"1\" } }]\n[[policy]]\nname = \"q\"\napplies-to = { app = \"web\" }\n"
+        ),
+        [
+            "a.toml:5: policy \"p\" selects no workload; correct `applies-to`, or declare the workload",
+            "a.toml:8: the empty peer list of egress[0] of policy \"p\" matches nothing; name a peer, or leave the key out to match every peer",
+            "a.toml:10: the empty ports list of listen[0] of policy \"p\" matches nothing; name a port, or leave the key out to match every port",
+            "a.toml:12: labels app=web, z=1 in ingress[0] of policy \"p\" match no workload; correct them, or declare the workload",
+            "a.toml:14: policy \"q\" has no rules; add rules or `default-deny`, or remove it",
+        ]
+    );
+}
+
+#[test]
+fn deny_rules_alone_cut_a_workload_off() {
+    let deny = "[[policy]]\nname = \"p\"\napplies-to = { app = \"web\" }\n[[policy.deny-egress]]\nto = [{ cidr = \"169.254.169.254/32\" }]\n";
+    assert_eq!(
+        warnings(deny),
+        [
+            "a.toml:8: `deny-egress` makes the workloads of policy \"p\" default-deny and nothing allows them anything; allow what they need with `[[policy.egress]]` (an empty one allows everything that is not denied)"
+        ]
+    );
+    let allow = "[[policy]]\nname = \"q\"\napplies-to = { app = \"web\" }\n[[policy.egress]]\n";
+    assert!(warnings(&format!("{deny}{allow}")).is_empty());
+    assert!(
+        warnings(&deny.replace("[[policy.d", "default-deny = [\"egress\"]\n[[policy.d")).is_empty()
+    );
+}
