@@ -4,6 +4,7 @@
 //! [`datapath`]. Telemetry: [`datapath`] -> [`flow`] -> [`api`] and [`metrics`]. `app` wires the tasks.
 
 pub mod api;
+mod app;
 pub mod cli;
 pub mod config;
 pub mod datapath;
@@ -11,3 +12,5 @@ pub mod flow;
 pub mod identity;
 pub mod metrics;
 pub mod sync;
+
+pub use app::run_agent;

@@ -19,6 +19,9 @@ use ringfence_common::abi::{
 
 use crate::maps::{CGROUPS, EXECUTABLES, PROCESSES, SETTINGS, count};
 
+/// Nanoseconds in the unit of `/proc/PID/stat` (`USER_HZ` is 100 everywhere).
+const TICK_NS: u64 = 10_000_000;
+
 /// Set by the loader from the kernel's BTF.
 #[unsafe(no_mangle)]
 static OFFSETS: Offsets = Offsets {
@@ -205,7 +208,7 @@ fn is_agent(tgid: u32) -> bool {
         let at = read_volatile(&raw const OFFSETS);
         let started = pointer(bpf_get_current_task(), at.task_group_leader)
             .and_then(|leader| read::<u64>(leader, at.task_start));
-        started == Some(settings.agent_start_ns)
+        started.is_some_and(|started| started / TICK_NS == settings.agent_start)
     }
 }
 

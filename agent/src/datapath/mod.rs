@@ -1,1 +1,136 @@
-//! datapath
+//! The kernel side of the agent: loads and attaches the programs and keeps their maps.
+//!
+//! Owns every map and link, and all `unsafe` of the agent. One task owns a [`Datapath`]; reading events
+//! and counters is separate ([`Events`], [`Counts`]). Never decides anything about policy.
+//!
+//! Invariants: programs are attached after their maps are filled; a policy becomes active as a whole
+//! ([`Tables`]); whatever is pinned stays when the agent ends.
+
+mod counts;
+pub mod destroy;
+mod error;
+mod events;
+pub mod fds;
+pub mod features;
+mod flow_map;
+mod diag;
+mod identities;
+mod links;
+mod load;
+pub mod local_addresses;
+pub mod lock;
+mod maps;
+pub mod mount;
+mod netns;
+pub mod offsets;
+pub mod poll;
+mod sockets;
+mod syscall;
+mod tables;
+
+pub use counts::Counts;
+pub use error::DatapathError;
+pub use events::Events;
+pub use flow_map::{FlowMap, key_of};
+pub use identities::Identities;
+pub use links::{HOOKS, Link};
+pub use load::{Options, remove_pins};
+pub use sockets::Sockets;
+pub use tables::Tables;
+
+use std::path::Path;
+
+use aya::maps::{Array, MapData};
+use ringfence_common::abi::{FailsafeEntry, Settings, names, settings::MAX_FAILSAFE};
+
+use self::{error::io_error, load::Loaded};
+
+/// Programs, links and the maps that one task writes.
+pub struct Datapath {
+    options: Options,
+    loaded: Loaded,
+    links: Vec<Link>,
+    /// Policy.
+    pub tables: Tables,
+    /// Identities.
+    pub identities: Identities,
+    /// Existing sockets.
+    pub sockets: Sockets,
+}
+
+impl Datapath {
+    /// Loads the programs and opens their maps; what an earlier agent pinned is taken over. Nothing is
+    /// attached yet.
+    ///
+    /// # Errors
+    /// [`DatapathError`].
+    pub fn open(options: Options) -> Result<Self, DatapathError> {
+        let loaded = load::load(&options)?;
+        let directory = options.directory();
+        Ok(Self {
+            tables: Tables::open(&directory)?,
+            identities: Identities::open(&directory)?,
+            sockets: Sockets::open(&directory)?,
+            loaded,
+            links: Vec::new(),
+            options,
+        })
+    }
+
+    /// Directory of the pins.
+    #[must_use]
+    pub fn directory(&self) -> std::path::PathBuf {
+        self.options.directory()
+    }
+
+    /// Writes settings and the failsafe list; entries beyond [`MAX_FAILSAFE`] are left out (the
+    /// configuration refuses them).
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`].
+    pub fn set_settings(
+        &self,
+        settings: Settings,
+        failsafe: &[FailsafeEntry],
+    ) -> Result<(), DatapathError> {
+        let directory = self.directory();
+        write_all(&directory, names::FAILSAFE, failsafe.iter().take(MAX_FAILSAFE))?;
+        write_all(&directory, names::SETTINGS, std::iter::once(&settings))
+    }
+
+    /// Attaches every hook; when it returns, enforcement is in place.
+    ///
+    /// # Errors
+    /// [`DatapathError::Attach`], [`DatapathError::Cgroup`] or [`DatapathError::Pin`].
+    pub fn attach(&mut self) -> Result<(), DatapathError> {
+        self.links = self.loaded.attach(&self.options)?;
+        Ok(())
+    }
+
+    /// Attaches the optional tracepoint on executions.
+    ///
+    /// # Errors
+    /// Why it could not be attached.
+    pub fn watch_executions(&mut self) -> Result<(), String> {
+        self.loaded.watch_executions()
+    }
+
+    /// The attached hooks.
+    #[must_use]
+    pub fn links(&self) -> &[Link] {
+        &self.links
+    }
+}
+
+fn write_all<'a, T: aya::Pod>(
+    directory: &Path,
+    name: &'static str,
+    values: impl Iterator<Item = &'a T>,
+) -> Result<(), DatapathError> {
+    let mut map: Array<MapData, T> = maps::open(directory, name)?;
+    for (index, value) in (0..).zip(values) {
+        map.set(index, value, 0)
+            .map_err(|error| DatapathError::map(name)(io_error(error)))?;
+    }
+    Ok(())
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ringfence_common::abi::{
     CgroupEntry, ExecutableKey, Identity, ProcessKey,
     executable::ANY_UID,
-    identity::{PENDING, UNKNOWN},
+    identity::{PENDING, UNKNOWN, is_workload},
 };
 
 use super::{executables::Executables, placement::Placement, tree::Tree};
@@ -40,6 +40,21 @@ impl Tables {
             executables,
             processes: placement.processes().clone(),
         }
+    }
+
+    /// Whether sockets that are open may belong to someone else under `new`: a cgroup or a process rule
+    /// stands for another identity, or a cgroup of a workload was not known until now (its sockets
+    /// were given the identity of an ancestor).
+    #[must_use]
+    pub fn moves(&self, new: &Self) -> bool {
+        let cgroup_moves = new.cgroups.iter().any(|(id, entry)| match self.cgroups.get(id) {
+            Some(before) => before != entry,
+            None => entry.class != 0 || is_workload(entry.identity),
+        });
+        let process_moves = |(key, identity): (&ProcessKey, &Identity)| {
+            self.processes.get(key).is_some_and(|before| before != identity)
+        };
+        cgroup_moves || new.processes.iter().any(process_moves)
     }
 
     /// The kernel's steps from a process to its identity.

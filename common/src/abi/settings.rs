@@ -18,8 +18,8 @@ pub struct Settings {
     pub flags: u32,
     /// Thread group id of the agent in the initial PID namespace.
     pub agent_tgid: u32,
-    /// Start time of that process (`task_struct.start_boottime`), nanoseconds.
-    pub agent_start_ns: u64,
+    /// Start time of that process as in `/proc/PID/stat`: `CLOCK_BOOTTIME` in 1/100 s.
+    pub agent_start: u64,
     /// Number of valid entries of `FAILSAFE`.
     pub failsafe_len: u32,
     /// Zero.

@@ -1,0 +1,356 @@
+//! Policy and identity into the kernel: the one place that changes what is enforced.
+//!
+//! A new policy is checked as a whole (parsed, compiled, its selectors resolved) before the kernel sees
+//! any of it; when something fails the policy before stays in force.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use ringfence_common::abi::{ExecutableKey, Identity};
+use ringfence_policy::{
+    compile::{self, Compiled, Context, compile},
+    model::{Document, Identities, PolicySet},
+    parse::{lint, parse},
+};
+
+use super::clock::Pair;
+use crate::{
+    api::{PolicySource, PolicyView},
+    datapath::{Datapath, local_addresses},
+    identity::{Resolver, Tables},
+    sync::{Held, cache},
+};
+
+/// Owner of the datapath and the resolver.
+pub struct Engine {
+    datapath: Datapath,
+    resolver: Resolver,
+    clock: Pair,
+    deny_unselected: bool,
+    state_dir: PathBuf,
+    /// The controller's policy in force.
+    controller: Option<Held>,
+    /// The policy directory's documents in force.
+    local: Vec<Document>,
+    set: PolicySet,
+    identities: Identities,
+    compiled: Compiled,
+    /// What the identity maps hold.
+    written: Option<Tables>,
+    source: PolicySource,
+}
+
+/// A policy that is valid but not in force.
+struct Candidate {
+    set: PolicySet,
+    identities: Identities,
+    compiled: Compiled,
+}
+
+impl Engine {
+    /// Nothing is in force yet.
+    #[must_use]
+    pub fn new(
+        datapath: Datapath,
+        resolver: Resolver,
+        deny_unselected: bool,
+        state_dir: PathBuf,
+    ) -> Self {
+        Self {
+            datapath,
+            resolver,
+            clock: Pair::read(),
+            deny_unselected,
+            state_dir,
+            controller: None,
+            local: Vec::new(),
+            set: PolicySet::default(),
+            identities: Identities::new(),
+            compiled: Compiled::default(),
+            written: None,
+            source: PolicySource::Files,
+        }
+    }
+
+    /// Makes these documents the policy in force.
+    ///
+    /// # Errors
+    /// Every reason why they are refused, one a line; the policy before stays in force.
+    pub fn apply(
+        &mut self,
+        controller: Option<Held>,
+        local: Vec<Document>,
+        source: PolicySource,
+    ) -> Result<(), String> {
+        let candidate = self.check(controller.as_ref(), &local)?;
+        self.enforce(candidate)?;
+        self.controller = controller;
+        self.local = local;
+        self.source = source;
+        self.save();
+        Ok(())
+    }
+
+    /// Compiles the policy in force again, because a time in it has come or the wall clock was set.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn renew(&mut self) -> Result<(), String> {
+        if self.clock.is_stale() {
+            self.clock = Pair::read();
+        }
+        let candidate = self.check(self.controller.as_ref(), &self.local)?;
+        self.enforce(candidate)
+    }
+
+    /// Whether the policy must be compiled again now.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        let (now, _) = self.clock.now();
+        self.clock.is_stale() || self.compiled.next_change.is_some_and(|change| change <= now)
+    }
+
+    fn check(&self, controller: Option<&Held>, local: &[Document]) -> Result<Candidate, String> {
+        let mut documents: Vec<Document> = local.to_vec();
+        documents.extend(controller.iter().flat_map(|held| held.documents.clone()));
+        let set = parse(&documents).map_err(|problems| {
+            problems
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n")
+        })?;
+        for warning in lint(&set) {
+            tracing::warn!(%warning, "policy");
+        }
+        let identities = number(&set, controller)?;
+        let (now, boot_now_ns) = self.clock.now();
+        let context = Context {
+            now,
+            boot_now_ns,
+            deny_unselected: self.deny_unselected,
+        };
+        let compiled = compile(&set, &identities, &context).map_err(|error| error.to_string())?;
+        Ok(Candidate {
+            set,
+            identities,
+            compiled,
+        })
+    }
+
+    /// Puts a valid policy into force. While identities change, the tables of identities that go are
+    /// kept: a process that still has an old one is judged by its old policy, not as unselected.
+    fn enforce(&mut self, new: Candidate) -> Result<(), String> {
+        let before = (self.set.workloads.clone(), self.identities.clone());
+        self.resolver
+            .set_workloads(&new.set.workloads, &new.identities)
+            .map_err(|error| error.to_string())?;
+        let result = self.write(&new.compiled);
+        if let Err(error) = result {
+            if let Err(error) = self.resolver.set_workloads(&before.0, &before.1) {
+                tracing::error!(%error, "the workloads before can't be restored");
+            }
+            return Err(error);
+        }
+        self.set = new.set;
+        self.identities = new.identities;
+        self.compiled = new.compiled;
+        Ok(())
+    }
+
+    fn write(&mut self, compiled: &Compiled) -> Result<(), String> {
+        let text = |error: crate::datapath::DatapathError| error.to_string();
+        let going: BTreeMap<_, _> = self
+            .compiled
+            .tables
+            .iter()
+            .filter(|(identity, _)| !compiled.tables.contains_key(identity))
+            .map(|(identity, table)| (*identity, table.clone()))
+            .collect();
+        let identities_change = self.written.as_ref() != Some(self.resolver.tables());
+        if going.is_empty() || !identities_change {
+            let _ = self.datapath.tables.apply(compiled).map_err(text)?;
+            return self.write_identities();
+        }
+        let mut both = compiled.clone();
+        both.tables.extend(going);
+        let _ = self.datapath.tables.apply(&both).map_err(text)?;
+        self.write_identities()?;
+        let _ = self.datapath.tables.apply(compiled).map_err(text)?;
+        Ok(())
+    }
+
+    /// Brings the identity maps in line with the resolver, and the owners of open sockets with them.
+    ///
+    /// # Errors
+    /// A map is full or can't be written.
+    pub fn write_identities(&mut self) -> Result<(), String> {
+        if self.written.as_ref() == Some(self.resolver.tables()) {
+            return Ok(());
+        }
+        let moved = self
+            .written
+            .as_ref()
+            .is_some_and(|written| written.moves(self.resolver.tables()));
+        self.datapath
+            .identities
+            .apply(self.resolver.tables())
+            .map_err(|error| error.to_string())?;
+        self.written = Some(self.resolver.tables().clone());
+        if moved {
+            self.adopt_sockets();
+        }
+        Ok(())
+    }
+
+    /// Gives sockets that exist their owners.
+    pub fn adopt_sockets(&mut self) {
+        let adopted = self.datapath.sockets.adopt(&self.resolver);
+        tracing::info!(adopted, "existing sockets");
+    }
+
+    /// Judges executables that the kernel asked about.
+    pub fn judge_executables(&mut self, questions: impl Iterator<Item = (ExecutableKey, u32)>) {
+        for (key, tgid) in questions {
+            let class = self.resolver.seen(key, tgid);
+            tracing::debug!(?key, tgid, ?class, "executable judged");
+        }
+        if let Err(error) = self.write_identities() {
+            tracing::error!(error, "identities");
+        }
+    }
+
+    /// Takes in what changed in the cgroup tree and in approved files.
+    pub fn tree_changed(&mut self) {
+        if self.resolver.process_events()
+            && let Err(error) = self.write_identities()
+        {
+            tracing::error!(error, "identities");
+        }
+    }
+
+    /// Looks at everything anew, where not everything can be watched.
+    pub fn rescan(&mut self) {
+        if self.resolver.rescan_interval().is_some() && self.resolver.rescan() {
+            self.tree_changed();
+        }
+    }
+
+    /// Reads the local addresses of every network namespace anew.
+    pub fn refresh_addresses(&mut self) {
+        let result = local_addresses::snapshot()
+            .map_err(|error| error.to_string())
+            .and_then(|snapshot| {
+                self.datapath
+                    .identities
+                    .set_local_addresses(snapshot.addresses)
+                    .map_err(|error| error.to_string())
+            });
+        if let Err(error) = result {
+            tracing::error!(error, "local addresses");
+        }
+    }
+
+    /// Attaches hooks whose links someone else removed; returns whether there were any.
+    ///
+    /// # Errors
+    /// They can't be attached again.
+    pub fn check_links(&mut self) -> Result<bool, String> {
+        let gone = |link: &crate::datapath::Link| link.info().is_none_or(|info| info.cgroup == 0);
+        if !self.datapath.links().iter().any(gone) {
+            return Ok(false);
+        }
+        self.datapath.attach().map_err(|error| error.to_string())?;
+        Ok(true)
+    }
+
+    /// Keeps the policy in force on disk, so that the next start has it.
+    fn save(&self) {
+        let local = Held {
+            generation: 0,
+            documents: self.local.clone(),
+            identities: Identities::new(),
+        };
+        if let Err(error) = cache::save(&local_cache(&self.state_dir), &local) {
+            tracing::error!(%error, "the policy in force is not kept on disk");
+        }
+        let Some(held) = &self.controller else { return };
+        if let Err(error) = cache::save(&self.state_dir, held) {
+            tracing::error!(%error, "the policy in force is not kept on disk");
+        }
+    }
+
+    /// The datapath.
+    pub fn datapath(&mut self) -> &mut Datapath {
+        &mut self.datapath
+    }
+
+    /// The resolver.
+    #[must_use]
+    pub const fn resolver(&self) -> &Resolver {
+        &self.resolver
+    }
+
+    /// The controller's policy in force.
+    #[must_use]
+    pub const fn controller(&self) -> Option<&Held> {
+        self.controller.as_ref()
+    }
+
+    /// The policy directory's documents in force.
+    #[must_use]
+    pub fn local(&self) -> &[Document] {
+        &self.local
+    }
+
+    /// Where the policy in force came from.
+    #[must_use]
+    pub const fn source(&self) -> PolicySource {
+        self.source
+    }
+
+    /// The tables in force.
+    #[must_use]
+    pub const fn compiled(&self) -> &Compiled {
+        &self.compiled
+    }
+
+    /// What the interfaces show of it.
+    #[must_use]
+    pub fn view(&self) -> PolicyView {
+        PolicyView {
+            set: self.set.clone(),
+            identities: self.identities.clone(),
+            compiled: self.compiled.clone(),
+            cgroups: self.resolver.inventory(),
+        }
+    }
+}
+
+/// Where the last good documents of the policy directory are kept.
+#[must_use]
+pub fn local_cache(state_dir: &std::path::Path) -> PathBuf {
+    state_dir.join("files")
+}
+
+/// Numbers the workloads: as the controller says, others by their name.
+fn number(set: &PolicySet, controller: Option<&Held>) -> Result<Identities, String> {
+    let mut identities = controller.map_or_else(Identities::new, |held| held.identities.clone());
+    let mut taken: BTreeMap<Identity, String> = identities
+        .iter()
+        .map(|(name, identity)| (*identity, name.clone()))
+        .collect();
+    for workload in &set.workloads {
+        if identities.contains_key(&workload.name) {
+            continue;
+        }
+        let identity = compile::derive_identity(&workload.name);
+        if let Some(other) = taken.insert(identity, workload.name.clone()) {
+            return Err(format!(
+                "{}:{}: workload \"{}\" gets the same identity as \"{other}\"; rename one of them",
+                workload.file, workload.line, workload.name
+            ));
+        }
+        let _ = identities.insert(workload.name.clone(), identity);
+    }
+    Ok(identities)
+}

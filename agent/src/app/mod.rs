@@ -1,0 +1,202 @@
+//! Wires the agent: what starts in which order, which task owns what, and how it ends.
+//!
+//! One task owns policy and identity ([`policy`]), one the event ring ([`events`]), one the flow log; the
+//! interfaces only read what those publish. A task that ends unexpectedly ends the agent with an error;
+//! enforcement goes on without it, because every hook is pinned.
+
+mod clock;
+mod documents;
+mod engine;
+mod events;
+mod policy;
+mod publish;
+mod revoke;
+mod start;
+
+use std::{
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api,
+    config::{self, Config, LogFormat},
+    metrics::{self, KernelCounts},
+    sync,
+};
+
+/// Time that tasks have to end after a signal.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs the agent with the configuration at `path` until it is told to end.
+#[must_use]
+pub fn run_agent(path: &Path) -> ExitCode {
+    let config = match config::load(path) {
+        Ok(config) => config,
+        Err(error) => return fail(&anyhow!(error)),
+    };
+    start_log(&config);
+    for warning in &config.warnings {
+        tracing::warn!(warning, "configuration");
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow!(error)),
+    };
+    let result = runtime.block_on(run(config));
+    runtime.shutdown_timeout(GRACE);
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the last word of a daemon that could not start")]
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("ringfence: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn start_log(config: &Config) {
+    let log = tracing_subscriber::fmt()
+        .with_max_level(config.log.level)
+        .with_writer(std::io::stderr);
+    // A second logger can't be installed; the first one stays.
+    let _ = match config.log.format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let cancel = CancellationToken::new();
+    let started = start::start(&config).await?;
+    // Held to the end: it keeps a second agent away.
+    let _lock = started.lock;
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+
+    let context = api::Context {
+        status: started.published.status(),
+        policy: started.published.policy(),
+        flows: started.flows.clone(),
+        boot_now_ns: clock::boot_now_ns,
+    };
+    let _ = tasks.spawn(serve_api(context, started.listener, cancel.clone()));
+    let _ = tasks.spawn(async move {
+        started.store.run().await;
+        Err(anyhow!("the flow log ended"))
+    });
+    let (revoke, revocations) = mpsc::channel(revoke::QUEUE);
+    let _ = tasks.spawn(revoke::run(revocations));
+    let (questions, asked) = mpsc::channel(events::QUESTIONS);
+    let reader = events::Reader::new(
+        started.events,
+        started.flow_map,
+        started.flows.clone(),
+        &started.published,
+        questions,
+        revoke.clone(),
+    );
+    let _ = tasks.spawn(reader.run());
+    if let Some(address) = config.metrics {
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("metrics can't listen on {address}; change [metrics] listen")
+        })?;
+        let counts = Arc::clone(&started.counts);
+        let source = move || KernelCounts {
+            counts: counts.counts(),
+            reasons: counts.reasons(),
+        };
+        let (metrics, cancel) = (started.metrics.clone(), cancel.clone());
+        let _ = tasks.spawn(async move {
+            metrics::serve(listener, metrics, source, cancel).await;
+            Ok(())
+        });
+    }
+    let (updates, received) = mpsc::channel(1);
+    if let Some(synchronisation) = started.synchronisation {
+        let state = started.published.sync_sender();
+        let (held, cancel) = (started.held, cancel.clone());
+        let _ = tasks.spawn(async move {
+            sync::run(synchronisation, held, updates, state, cancel)
+                .await
+                .context("synchronisation with the controller")
+        });
+    }
+    let policy = policy::Task {
+        engine: started.engine,
+        policy_dir: config.agent.policy_dir.clone(),
+        published: started.published,
+        metrics: started.metrics,
+        counts: started.counts,
+        flows: started.flows,
+        updates: received,
+        asked,
+        revoke,
+    };
+    let _ = tasks.spawn(policy.run(cancel.clone()));
+
+    tracing::info!("enforcement is in place");
+    notify(&[sd_notify::NotifyState::Ready]);
+    let result = wait(&mut tasks, &cancel).await;
+    notify(&[sd_notify::NotifyState::Stopping]);
+    cancel.cancel();
+    // Enforcement stays: links, programs and maps are pinned.
+    let _ = tokio::time::timeout(GRACE, async {
+        while let Some(ended) = tasks.join_next().await {
+            drop(ended);
+        }
+    })
+    .await;
+    result
+}
+
+async fn serve_api(
+    context: api::Context,
+    listener: api::Listener,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    api::serve(context, listener, cancel).await.context("gRPC")
+}
+
+/// Until a signal says stop, or a task ends that should not.
+async fn wait(
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+    cancel: &CancellationToken,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: the agent ends, enforcement stays"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: the agent ends, enforcement stays"),
+        ended = tasks.join_next() => match ended {
+            Some(Ok(Ok(()))) | None => return Err(anyhow!("a task ended; enforcement stays")),
+            Some(Ok(Err(error))) => return Err(error),
+            Some(Err(error)) => return Err(anyhow!(error).context("a task failed")),
+        },
+        () = cancel.cancelled() => {}
+    }
+    Ok(())
+}
+
+/// Tells systemd, if it asked to be told.
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "systemd can't be notified");
+    }
+}

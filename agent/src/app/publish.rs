@@ -1,0 +1,95 @@
+//! What the owning tasks tell the others: the latest value of each, by `watch`.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tokio::sync::watch;
+
+use crate::{
+    api::{PolicyView, Status},
+    flow::Names,
+    sync,
+};
+
+/// Sending ends.
+#[derive(Debug)]
+pub struct Published {
+    status: watch::Sender<Arc<Status>>,
+    policy: watch::Sender<Arc<PolicyView>>,
+    names: watch::Sender<Arc<Names>>,
+    cgroups: watch::Sender<Arc<HashMap<u64, String>>>,
+    sync: watch::Sender<sync::State>,
+}
+
+impl Published {
+    /// Starts with this status and nothing else.
+    #[must_use]
+    pub fn new(status: Status) -> Self {
+        Self {
+            status: watch::Sender::new(Arc::new(status)),
+            policy: watch::Sender::new(Arc::default()),
+            names: watch::Sender::new(Arc::default()),
+            cgroups: watch::Sender::new(Arc::default()),
+            sync: watch::Sender::new(sync::State::default()),
+        }
+    }
+
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Arc<Status>> {
+        self.status.subscribe()
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> watch::Receiver<Arc<PolicyView>> {
+        self.policy.subscribe()
+    }
+
+    /// Names of identities and rules.
+    #[must_use]
+    pub fn names(&self) -> watch::Receiver<Arc<Names>> {
+        self.names.subscribe()
+    }
+
+    /// Paths of cgroups.
+    #[must_use]
+    pub fn cgroups(&self) -> watch::Receiver<Arc<HashMap<u64, String>>> {
+        self.cgroups.subscribe()
+    }
+
+    /// How synchronisation is doing.
+    #[must_use]
+    pub fn sync_state(&self) -> sync::State {
+        self.sync.borrow().clone()
+    }
+
+    /// For the task that synchronises.
+    #[must_use]
+    pub fn sync_sender(&self) -> watch::Sender<sync::State> {
+        self.sync.clone()
+    }
+
+    /// Changes the status.
+    pub fn update_status(&self, change: impl FnOnce(&mut Status)) {
+        self.status
+            .send_modify(|status| change(Arc::make_mut(status)));
+    }
+
+    /// Replaces policy and names.
+    pub fn set_policy(&self, view: PolicyView) {
+        let names = Names::new(&view.set, &view.identities, &view.compiled);
+        drop(self.names.send_replace(Arc::new(names)));
+        drop(self.policy.send_replace(Arc::new(view)));
+    }
+
+    /// Replaces the cgroups: all of them, and those of each workload.
+    pub fn set_cgroups(
+        &self,
+        paths: HashMap<u64, String>,
+        inventory: std::collections::BTreeMap<String, Vec<String>>,
+    ) {
+        drop(self.cgroups.send_replace(Arc::new(paths)));
+        self.policy
+            .send_modify(|view| Arc::make_mut(view).cgroups = inventory);
+    }
+}

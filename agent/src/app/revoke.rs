@@ -1,0 +1,100 @@
+//! Ends connections that policy no longer allows. The programs drop their packets already; this makes
+//! both ends notice at once.
+
+use std::collections::HashSet;
+
+use ringfence_common::abi::{
+    Direction, Event, Verdict, event,
+    event::Hook,
+    socket::{PEER_VERIFIED, REVOKED},
+    tuple::TCP,
+};
+use ringfence_policy::{
+    compile::Compiled,
+    explain::{Query, answer},
+};
+use tokio::sync::mpsc;
+
+use super::clock;
+use crate::{
+    datapath::destroy::Destroyer,
+    flow::Live,
+};
+
+/// Connections that wait to be ended at most; beyond that the next packet of each still fails.
+pub const QUEUE: usize = 65_536;
+
+/// A connection to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// Network namespace.
+    pub netns: u64,
+    /// Socket.
+    pub cookie: u64,
+    /// Addresses.
+    pub tuple: ringfence_common::abi::Tuple,
+}
+
+/// The connection that a deny record says is dead: one that was live, or one whose handshake was held
+/// until its executable was judged. A refused SYN at a listener is not the listener's end.
+#[must_use]
+pub fn target(event: &Event) -> Option<Target> {
+    let dead = event.decision.flags & REVOKED != 0 || event.hook == Hook::Egress as u8;
+    let tcp = event.tuple.protocol == TCP && event.kind == event::DENY;
+    (tcp && dead).then_some(Target {
+        netns: event.owner.netns,
+        cookie: event.cookie,
+        tuple: event.tuple,
+    })
+}
+
+/// The live connections that the policy now in force denies.
+#[must_use]
+pub fn denied(live: &[Live], compiled: &Compiled) -> Vec<Target> {
+    let now = clock::boot_now_ns();
+    live.iter()
+        .filter(|flow| flow.tuple.protocol == TCP)
+        .filter(|flow| {
+            let inbound = flow.decision.direction == Direction::Ingress as u8;
+            let query = Query {
+                local: flow.owner.identity,
+                direction: if inbound { Direction::Ingress } else { Direction::Egress },
+                peer: flow.decision.peer,
+                verified: flow.decision.flags & PEER_VERIFIED != 0,
+                peer_address: Some(flow.tuple.remote),
+                protocol: TCP,
+                port: if inbound { flow.tuple.local_port } else { flow.tuple.remote_port },
+            };
+            answer(compiled, &query, now).enforced.verdict == Verdict::Deny
+        })
+        .map(|flow| Target {
+            netns: flow.owner.netns,
+            cookie: flow.cookie,
+            tuple: flow.tuple,
+        })
+        .collect()
+}
+
+/// Ends what comes in.
+///
+/// # Errors
+/// The netlink socket can't be opened.
+pub async fn run(mut queue: mpsc::Receiver<Target>) -> anyhow::Result<()> {
+    let mut destroyer = Destroyer::new()?;
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, 1024).await > 0 {
+        let targets: HashSet<Target> = batch.drain(..).collect();
+        tokio::task::block_in_place(|| {
+            for target in targets {
+                match destroyer.destroy(target.netns, &target.tuple, target.cookie) {
+                    Ok(outcome) => tracing::debug!(?outcome, cookie = target.cookie, "connection ended"),
+                    Err(error) => {
+                        tracing::warn!(%error, "a revoked connection can't be reset; its packets are dropped");
+                    }
+                }
+            }
+            destroyer.release_unused();
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,262 @@
+//! The order of a start: everything that can be refused is refused before the kernel is touched; the
+//! maps are filled before the programs are attached; the agent is ready when enforcement is complete.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::Arc,
+    time::SystemTime,
+};
+
+use anyhow::{Context as _, anyhow};
+use ringfence_common::abi::{
+    Settings,
+    settings::{DENY_UNSELECTED, DRAFT_MODE},
+};
+use ringfence_policy::model::Document;
+
+use super::{
+    documents,
+    engine::{Engine, local_cache},
+    publish::Published,
+};
+use crate::{
+    api::{self, ControllerState, Feature, Hook, PolicySource, Status},
+    config::{CgroupRoot, Config, Mode, Unselected},
+    datapath::{Counts, Datapath, Events, FlowMap, HOOKS, Options, features, lock, mount},
+    flow,
+    identity::{Resolver, root},
+    metrics::Metrics,
+    sync::{self, Endpoint, Held, Tls, cache},
+};
+
+/// Everything that the tasks take over.
+pub struct Started {
+    /// The datapath with its first policy in force.
+    pub engine: Engine,
+    /// Where the state is shown.
+    pub published: Published,
+    /// The bound gRPC socket.
+    pub listener: api::Listener,
+    /// The event ring.
+    pub events: Events,
+    /// The datagram flows.
+    pub flow_map: FlowMap,
+    /// Counters of the programs.
+    pub counts: Arc<Counts>,
+    /// Access to the flow log.
+    pub flows: flow::Handle,
+    /// The flow log.
+    pub store: flow::Store,
+    /// Counters of the agent.
+    pub metrics: Metrics,
+    /// How to reach the controller, if there is one.
+    pub synchronisation: Option<sync::Settings>,
+    /// The controller's policy that is in force.
+    pub held: Option<Held>,
+    /// Keeps a second agent away as long as it lives.
+    pub lock: lock::Lock,
+}
+
+/// Starts everything but the tasks.
+///
+/// # Errors
+/// One clear message that names the place and the remedy.
+pub async fn start(config: &Config) -> anyhow::Result<Started> {
+    let features = features::probe();
+    if let Some(missing) = features::missing(&features) {
+        return Err(anyhow!("this host lacks what enforcement needs:\n{missing}"));
+    }
+    let synchronisation = config.controller.as_ref().map(synchronisation).transpose()?;
+    let root = match &config.agent.cgroup_root {
+        CgroupRoot::Auto => root::locate("auto"),
+        CgroupRoot::Path(path) => root::locate(&path.to_string_lossy()),
+    }
+    .context("[agent] cgroup-root")?;
+    let options = Options {
+        pin_dir: config.agent.pin_dir.clone(),
+        cgroup_root: root.clone(),
+        events_buffer: config.flows.events_buffer,
+        flow_entries: config.flows.flow_entries,
+    };
+    mount::bpffs(&options.pin_dir).context("[agent] pin-dir")?;
+    let lock = lock::hold(&config.agent.state_dir, &options.pin_dir)?;
+    let listener = api::bind(&config.api_socket).await?;
+    let resolver = Resolver::new(root.clone())?;
+    let datapath = Datapath::open(options)?;
+    datapath.set_settings(settings(config)?, &config.failsafe)?;
+    let directory = datapath.directory();
+    let events = Events::open(&directory)?;
+    let flow_map = FlowMap::open(&directory)?;
+    let counts = Arc::new(Counts::open(&directory)?);
+
+    let published = Published::new(status(config, &root, features));
+    let deny_unselected = config.agent.unselected == Unselected::Deny;
+    let mut engine =
+        Engine::new(datapath, resolver, deny_unselected, config.agent.state_dir.clone());
+    let error = first_policy(&mut engine, config)?;
+    engine.refresh_addresses();
+    engine.datapath().attach()?;
+    engine.adopt_sockets();
+    if let Err(error) = engine.datapath().watch_executions() {
+        tracing::warn!(error, "executables are judged at their first connection, not when they start");
+    }
+
+    let (flows, store) = flow::open(config.flows.capacity);
+    let metrics = Metrics::new(flows.counters())?;
+    publish(&published, &mut engine, error);
+    let held = engine.controller().cloned();
+    Ok(Started {
+        engine,
+        published,
+        listener,
+        events,
+        flow_map,
+        counts,
+        flows,
+        store,
+        metrics,
+        synchronisation,
+        held,
+        lock,
+    })
+}
+
+/// The hooks as they are now.
+#[must_use]
+pub fn hooks(engine: &mut Engine) -> Vec<Hook> {
+    let found: BTreeMap<_, _> = engine
+        .datapath()
+        .links()
+        .iter()
+        .filter_map(|link| link.info().map(|info| (link.name, info)))
+        .collect();
+    HOOKS
+        .iter()
+        .map(|hook| {
+            let info = found.get(hook.name);
+            Hook {
+                name: hook.name.to_owned(),
+                attached: info.is_some_and(|info| info.cgroup != 0),
+                program_id: info.map_or(0, |info| info.program),
+                link_id: info.map_or(0, |info| info.id),
+            }
+        })
+        .collect()
+}
+
+/// Puts the first policy into force: what the directory and the disk hold, else what was good last.
+/// The answer is why the newest documents were refused.
+fn first_policy(engine: &mut Engine, config: &Config) -> anyhow::Result<Option<String>> {
+    let state = &config.agent.state_dir;
+    let held = config.controller.as_ref().and_then(|_| load(state));
+    let source = if held.is_some() { PolicySource::Cache } else { PolicySource::Files };
+    let newest = documents::read(&config.agent.policy_dir)
+        .and_then(|local| engine.apply(held.clone(), local, source));
+    let Err(error) = newest else { return Ok(None) };
+    tracing::error!(error, "policy refused at start; trying the last good one");
+    let Some(last) = load(&local_cache(state)) else {
+        return Err(anyhow!("{error}")).context("policy refused, and there is no earlier one");
+    };
+    let local: Vec<Document> = last.documents;
+    engine
+        .apply(held, local, source)
+        .map_err(|last| anyhow!("{error}\nand the last good policy is refused too: {last}"))?;
+    Ok(Some(error))
+}
+
+fn load(directory: &Path) -> Option<Held> {
+    cache::load(directory).unwrap_or_else(|error| {
+        tracing::error!(%error, "the policy kept on disk is ignored");
+        None
+    })
+}
+
+fn publish(published: &Published, engine: &mut Engine, error: Option<String>) {
+    published.set_policy(engine.view());
+    published.set_cgroups(engine.resolver().cgroup_paths(), engine.resolver().inventory());
+    let hooks = hooks(engine);
+    let generation = engine.datapath().tables.generation();
+    let source = engine.source();
+    let controller = engine.controller().map_or(0, |held| held.generation);
+    published.update_status(|status| {
+        status.generation = u32::try_from(generation).unwrap_or(u32::MAX);
+        status.applied = Some(SystemTime::now());
+        status.policy_source = source;
+        status.controller_generation = controller;
+        status.policy_error = error;
+        status.hooks = hooks;
+    });
+}
+
+fn settings(config: &Config) -> anyhow::Result<Settings> {
+    let draft = if config.agent.mode == Mode::Draft { DRAFT_MODE } else { 0 };
+    let deny = if config.agent.unselected == Unselected::Deny { DENY_UNSELECTED } else { 0 };
+    let stat = procfs_stat()?;
+    Ok(Settings {
+        flags: draft | deny,
+        agent_tgid: std::process::id(),
+        agent_start: stat,
+        failsafe_len: u32::try_from(config.failsafe.len())?,
+        ..Settings::default()
+    })
+}
+
+/// When this process started, as in `/proc/self/stat` (field 22).
+fn procfs_stat() -> anyhow::Result<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").context("/proc/self/stat")?;
+    stat.rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_whitespace().nth(19))
+        .and_then(|field| field.parse().ok())
+        .context("/proc/self/stat has no start time; is /proc mounted?")
+}
+
+fn status(config: &Config, root: &Path, features: Vec<features::Feature>) -> Status {
+    Status {
+        started: SystemTime::now(),
+        cgroup_root: root.to_path_buf(),
+        mode: config.agent.mode,
+        generation: 0,
+        applied: None,
+        policy_source: PolicySource::Files,
+        controller_generation: 0,
+        controller_state: config.controller.as_ref().map(|_| ControllerState::Connecting),
+        policy_error: None,
+        features: features
+            .into_iter()
+            .map(|feature| Feature {
+                name: feature.name.to_owned(),
+                present: feature.present,
+                required: feature.required,
+                note: feature.note.to_string(),
+            })
+            .collect(),
+        hooks: Vec::new(),
+        counts: BTreeMap::new(),
+        warnings: config.warnings.clone(),
+    }
+}
+
+fn synchronisation(controller: &crate::config::Controller) -> anyhow::Result<sync::Settings> {
+    let endpoints = controller
+        .endpoints
+        .iter()
+        .map(|endpoint| Endpoint::parse(endpoint))
+        .collect::<Result<Vec<_>, _>>()
+        .context("[controller] endpoints")?;
+    let tls = match (&controller.ca, &controller.cert, &controller.key) {
+        (Some(ca), Some(cert), Some(key)) => Some(Tls {
+            ca: ca.clone(),
+            cert: cert.clone(),
+            key: key.clone(),
+        }),
+        _ => None,
+    };
+    sync::Settings::new(
+        endpoints,
+        tls,
+        controller.host.clone(),
+        env!("CARGO_PKG_VERSION").to_owned(),
+    )
+    .context("[controller]")
+}

@@ -1,0 +1,106 @@
+//! Identities into the maps: writes the difference between what the resolver wants and what is there.
+
+use std::{collections::BTreeMap, path::Path};
+
+use aya::{
+    Pod,
+    maps::{HashMap, MapData},
+};
+use ringfence_common::abi::{
+    CgroupEntry, ExecutableKey, Identity, LocalKey, ProcessKey, names,
+};
+
+use super::{
+    error::{DatapathError, io_error},
+    maps::{self, absent_is_fine, full},
+};
+use crate::identity::Tables;
+
+/// The maps by which the kernel finds identities.
+pub struct Identities {
+    cgroups: Mirror<u64, CgroupEntry>,
+    executables: Mirror<ExecutableKey, u32>,
+    processes: Mirror<ProcessKey, Identity>,
+    local_addresses: Mirror<LocalKey, u8>,
+}
+
+impl Identities {
+    /// Opens the pinned maps and reads what they hold.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`].
+    pub fn open(directory: &Path) -> Result<Self, DatapathError> {
+        Ok(Self {
+            cgroups: Mirror::open(directory, names::CGROUPS)?,
+            executables: Mirror::open(directory, names::EXECUTABLES)?,
+            processes: Mirror::open(directory, names::PROCESSES)?,
+            local_addresses: Mirror::open(directory, names::LOCAL_ADDRESSES)?,
+        })
+    }
+
+    /// Brings the maps in line. What is looked up last is written first, and removed last, so that a
+    /// program meets no half of a change.
+    ///
+    /// # Errors
+    /// [`DatapathError::Full`] or [`DatapathError::Map`].
+    pub fn apply(&mut self, tables: &Tables) -> Result<(), DatapathError> {
+        self.processes.add(&tables.processes)?;
+        self.executables.add(&tables.executables)?;
+        self.cgroups.add(&tables.cgroups)?;
+        self.cgroups.remove_others(&tables.cgroups)?;
+        self.executables.remove_others(&tables.executables)?;
+        self.processes.remove_others(&tables.processes)
+    }
+
+    /// Replaces the addresses that are local to some network namespace.
+    ///
+    /// # Errors
+    /// [`DatapathError::Full`] or [`DatapathError::Map`].
+    pub fn set_local_addresses(&mut self, addresses: Vec<LocalKey>) -> Result<(), DatapathError> {
+        let wanted = addresses.into_iter().map(|key| (key, 1)).collect();
+        self.local_addresses.add(&wanted)?;
+        self.local_addresses.remove_others(&wanted)
+    }
+}
+
+/// A hash map and what it is known to hold.
+struct Mirror<K: Pod, V: Pod> {
+    name: &'static str,
+    map: HashMap<MapData, K, V>,
+    held: BTreeMap<K, V>,
+}
+
+impl<K: Pod + Ord, V: Pod + PartialEq> Mirror<K, V> {
+    fn open(directory: &Path, name: &'static str) -> Result<Self, DatapathError> {
+        let map: HashMap<MapData, K, V> = maps::open(directory, name)?;
+        let held = map.iter().flatten().collect();
+        Ok(Self { name, map, held })
+    }
+
+    fn add(&mut self, wanted: &BTreeMap<K, V>) -> Result<(), DatapathError> {
+        for (key, value) in wanted {
+            if self.held.get(key) == Some(value) {
+                continue;
+            }
+            self.map
+                .insert(key, value, 0)
+                .map_err(|error| full(io_error(error), self.name, wanted.len()))?;
+            let _ = self.held.insert(*key, *value);
+        }
+        Ok(())
+    }
+
+    fn remove_others(&mut self, wanted: &BTreeMap<K, V>) -> Result<(), DatapathError> {
+        let gone: Vec<K> = self
+            .held
+            .keys()
+            .filter(|key| !wanted.contains_key(key))
+            .copied()
+            .collect();
+        for key in gone {
+            absent_is_fine(self.map.remove(&key), self.name)?;
+            let _ = self.held.remove(&key);
+        }
+        Ok(())
+    }
+}

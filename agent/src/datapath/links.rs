@@ -1,0 +1,98 @@
+//! Attaching: every hook is a pinned link, so that enforcement outlives the agent. A link that is
+//! already there gets the new program put behind it, with no moment in between.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use super::{error::DatapathError, syscall};
+
+/// A program and where it is attached (`enum bpf_attach_type`).
+#[derive(Clone, Copy, Debug)]
+pub struct Hook {
+    /// Name of the program.
+    pub name: &'static str,
+    /// Attach type.
+    pub attach_type: u32,
+}
+
+/// Every hook. Ingress and egress come last: while a start is under way, sockets get owners first.
+pub const HOOKS: [Hook; 11] = [
+    Hook { name: "sock_create", attach_type: 2 },
+    Hook { name: "sock_release", attach_type: 34 },
+    Hook { name: "ops", attach_type: 3 },
+    Hook { name: "bind4", attach_type: 8 },
+    Hook { name: "bind6", attach_type: 9 },
+    Hook { name: "connect4", attach_type: 10 },
+    Hook { name: "connect6", attach_type: 11 },
+    Hook { name: "sendmsg4", attach_type: 14 },
+    Hook { name: "sendmsg6", attach_type: 15 },
+    Hook { name: "ingress", attach_type: 0 },
+    Hook { name: "egress", attach_type: 1 },
+];
+
+/// One attached hook.
+#[derive(Debug)]
+pub struct Link {
+    /// Name of the program.
+    pub name: &'static str,
+    fd: OwnedFd,
+}
+
+impl Link {
+    /// Its state in the kernel; a link whose cgroup is gone has no cgroup.
+    #[must_use]
+    pub fn info(&self) -> Option<syscall::LinkInfo> {
+        syscall::link_info(self.fd.as_fd()).ok()
+    }
+}
+
+/// Attaches one hook to `cgroup`, or replaces the program behind its pinned link.
+///
+/// # Errors
+/// [`DatapathError::Attach`] or [`DatapathError::Pin`].
+pub fn attach(
+    hook: Hook,
+    program: BorrowedFd<'_>,
+    cgroup: &File,
+    cgroup_id: u64,
+    cgroup_path: &Path,
+    directory: &Path,
+) -> Result<Link, DatapathError> {
+    let path = directory.join(hook.name);
+    let refused = |source| DatapathError::Attach {
+        name: hook.name,
+        path: cgroup_path.to_path_buf(),
+        source,
+    };
+    if let Some(fd) = adopt(&path, cgroup_id)? {
+        syscall::link_update(fd.as_fd(), program).map_err(refused)?;
+        return Ok(Link { name: hook.name, fd });
+    }
+    let fd = syscall::link_create(program, cgroup.as_fd(), hook.attach_type).map_err(refused)?;
+    syscall::pin(fd.as_fd(), &path).map_err(|source| DatapathError::Pin { path, source })?;
+    Ok(Link { name: hook.name, fd })
+}
+
+/// The link that is pinned at `path`, if it is still attached to the cgroup. One that is attached to
+/// nothing, or to another cgroup, is removed.
+fn adopt(path: &Path, cgroup_id: u64) -> Result<Option<OwnedFd>, DatapathError> {
+    let pin_error = |source| DatapathError::Pin {
+        path: PathBuf::from(path),
+        source,
+    };
+    let fd = match syscall::open_pin(path) {
+        Ok(fd) => fd,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(pin_error(error)),
+    };
+    let info = syscall::link_info(fd.as_fd()).map_err(pin_error)?;
+    if info.cgroup == cgroup_id {
+        return Ok(Some(fd));
+    }
+    fs::remove_file(path).map_err(pin_error)?;
+    Ok(None)
+}

@@ -1,0 +1,183 @@
+//! Loads the programs around the pinned maps, and attaches them.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder, File},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{DirBuilderExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel, programs::Program};
+use ringfence_common::abi::{names, version};
+
+use super::{
+    error::DatapathError,
+    links::{self, HOOKS, Hook, Link},
+    offsets,
+};
+
+/// The kernel programs, as `cargo xtask build` made them.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("RINGFENCE_BPF_OBJECT"));
+/// The optional program: it sees executables early.
+const EXEC: &str = "exec";
+
+/// Where and how large.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory below a bpffs that holds the pins of this agent.
+    pub pin_dir: PathBuf,
+    /// The guarded cgroup.
+    pub cgroup_root: PathBuf,
+    /// Bytes of the event ring, a power of two.
+    pub events_buffer: u32,
+    /// Entries of the flow map.
+    pub flow_entries: u32,
+}
+
+impl Options {
+    /// Directory of the pins of this ABI.
+    #[must_use]
+    pub fn directory(&self) -> PathBuf {
+        self.pin_dir.join(format!("v{}", version::ABI))
+    }
+}
+
+/// Programs that are loaded but not attached.
+pub struct Loaded {
+    ebpf: Ebpf,
+}
+
+/// Loads the programs; maps that are pinned are used, others are made and pinned.
+///
+/// # Errors
+/// [`DatapathError`].
+pub fn load(options: &Options) -> Result<Loaded, DatapathError> {
+    let directory = options.directory();
+    for path in [&directory, &directory.join("links")] {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|source| DatapathError::Pin {
+                path: path.clone(),
+                source,
+            })?;
+    }
+    let offsets = offsets::read(Path::new("/sys/kernel/btf/vmlinux"))?;
+    let mut loader = EbpfLoader::new();
+    let _ = loader
+        .verifier_log_level(VerifierLogLevel::STATS)
+        .override_global(names::OFFSETS, &offsets, true)
+        .map_max_entries(names::EVENTS, options.events_buffer)
+        .map_max_entries(names::FLOWS, options.flow_entries);
+    for name in names::PINNED {
+        let _ = loader.map_pin_path(name, directory.join(name));
+    }
+    let mut ebpf = loader.load(OBJECT)?;
+    for hook in HOOKS {
+        load_program(&mut ebpf, hook.name)?;
+    }
+    Ok(Loaded { ebpf })
+}
+
+impl Loaded {
+    /// Attaches every hook to the guarded cgroup. From the first link on enforcement is under way;
+    /// when this returns it is complete.
+    ///
+    /// # Errors
+    /// [`DatapathError::Attach`], [`DatapathError::Cgroup`] or [`DatapathError::Pin`].
+    pub fn attach(&self, options: &Options) -> Result<Vec<Link>, DatapathError> {
+        let cgroup_error = |source| DatapathError::Cgroup {
+            path: options.cgroup_root.clone(),
+            source,
+        };
+        let cgroup = File::open(&options.cgroup_root).map_err(cgroup_error)?;
+        let id = cgroup.metadata().map_err(cgroup_error)?.ino();
+        let directory = options.directory().join("links");
+        HOOKS
+            .iter()
+            .map(|hook| {
+                let program = self.descriptor(*hook)?;
+                links::attach(*hook, program.as_fd(), &cgroup, id, &options.cgroup_root, &directory)
+            })
+            .collect()
+    }
+
+    /// Attaches the optional tracepoint for as long as the agent lives; without it an executable is
+    /// judged when it first connects.
+    ///
+    /// # Errors
+    /// What the kernel said, as text.
+    pub fn watch_executions(&mut self) -> Result<(), String> {
+        load_program(&mut self.ebpf, EXEC).map_err(|error| error.to_string())?;
+        match self.ebpf.program_mut(EXEC) {
+            Some(Program::RawTracePoint(program)) => program
+                .attach("sched_process_exec")
+                .map(drop)
+                .map_err(|error| error.to_string()),
+            _ => Err(DatapathError::Missing(EXEC).to_string()),
+        }
+    }
+
+    fn descriptor(&self, hook: Hook) -> Result<OwnedFd, DatapathError> {
+        let program = self
+            .ebpf
+            .program(hook.name)
+            .ok_or(DatapathError::Missing(hook.name))?;
+        let fd = program.fd().map_err(|error| DatapathError::Program {
+            name: hook.name,
+            reason: error.to_string(),
+        })?;
+        fd.as_fd()
+            .try_clone_to_owned()
+            .map_err(|source| DatapathError::Pin {
+                path: PathBuf::from(hook.name),
+                source,
+            })
+    }
+}
+
+fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError> {
+    let program = ebpf.program_mut(name).ok_or(DatapathError::Missing(name))?;
+    let result = match program {
+        Program::CgroupSkb(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::SockOps(program) => program.load(),
+        Program::RawTracePoint(program) => program.load(),
+        _ => return Err(DatapathError::Missing(name)),
+    };
+    result.map_err(|error| DatapathError::Program {
+        name,
+        reason: error.to_string(),
+    })
+}
+
+/// Removes every pin of this ABI: links first, so that enforcement ends before its maps go.
+///
+/// # Errors
+/// [`DatapathError::Pin`].
+pub fn remove_pins(options: &Options) -> Result<BTreeMap<&'static str, usize>, DatapathError> {
+    let directory = options.directory();
+    let mut removed = BTreeMap::new();
+    for (what, path) in [("links", directory.join("links")), ("maps", directory.clone())] {
+        let Ok(entries) = fs::read_dir(&path) else {
+            continue;
+        };
+        let mut count = 0;
+        for entry in entries.flatten() {
+            if fs::remove_file(entry.path()).is_ok() {
+                count += 1;
+            }
+        }
+        fs::remove_dir(&path).map_err(|source| DatapathError::Pin {
+            path: path.clone(),
+            source,
+        })?;
+        let _ = removed.insert(what, count);
+    }
+    Ok(removed)
+}

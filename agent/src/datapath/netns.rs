@@ -1,0 +1,173 @@
+//! Network namespaces of this host: which there are, and running something inside them.
+//!
+//! Owns the search (`/proc/PID/ns/net` and the mounted ones) and the threads that enter; never moves the
+//! calling thread, never keeps a namespace alive longer than a [`Namespace`] lives. Not found: a
+//! namespace that only a thread other than a process's first, or only an open descriptor, stands in.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    io, mem,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::{ffi::OsStrExt, fs::MetadataExt, net::UnixDatagram},
+    },
+    path::Path,
+    thread,
+};
+
+use nix::sched::{CloneFlags, setns};
+
+/// Device and inode number of the namespace's file: one namespace's for as long as that lives.
+pub(super) type NamespaceId = (u64, u64);
+
+/// A namespace that is held open.
+#[derive(Debug)]
+pub(super) struct Namespace {
+    pub id: NamespaceId,
+    file: File,
+}
+
+impl Namespace {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let found = file.metadata()?;
+        Ok(Self {
+            id: (found.dev(), found.ino()),
+            file,
+        })
+    }
+
+    /// The calling thread's.
+    pub(super) fn own() -> io::Result<Self> {
+        Self::open(Path::new("/proc/thread-self/ns/net"))
+    }
+}
+
+/// Every namespace but the calling thread's; with `skip`, without those.
+pub(super) fn others(skip: impl Fn(NamespaceId) -> bool) -> io::Result<Vec<Namespace>> {
+    let mut seen = HashSet::from([Namespace::own()?.id]);
+    let mut found = Vec::new();
+    let mut add = |path: &Path| {
+        // What is gone or can't be read has no sockets of a process that still runs.
+        let Ok(meta) = fs::metadata(path) else { return };
+        let id = (meta.dev(), meta.ino());
+        if seen.contains(&id) || skip(id) {
+            return;
+        }
+        if let Ok(namespace) = Namespace::open(path)
+            && seen.insert(namespace.id)
+        {
+            found.push(namespace);
+        }
+    };
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let name = entry.file_name();
+        if name.as_bytes().first().is_some_and(u8::is_ascii_digit) {
+            add(&entry.path().join("ns/net"));
+        }
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounts.lines().filter_map(mounted).for_each(add);
+    Ok(found)
+}
+
+/// Mount point, if the line of mountinfo is that of a network namespace (`ip netns`, container runtimes).
+fn mounted(line: &str) -> Option<&Path> {
+    let mut fields = line.split(' ').skip(3);
+    let root = fields.next()?;
+    let point = fields.next()?;
+    root.starts_with("net:[").then(|| Path::new(point))
+}
+
+/// Runs `work` inside each namespace, one after the other, in a thread that ends afterwards. The results
+/// are in the order of `namespaces`; what could not be entered is an error.
+pub(super) fn inside<T: Send>(
+    namespaces: &[Namespace],
+    mut work: impl FnMut(&Namespace) -> io::Result<T> + Send,
+) -> io::Result<Vec<io::Result<T>>> {
+    if namespaces.is_empty() {
+        return Ok(Vec::new());
+    }
+    let run = move || {
+        let mut one = |namespace: &Namespace| {
+            setns(&namespace.file, CloneFlags::CLONE_NEWNET)?;
+            work(namespace)
+        };
+        namespaces.iter().map(&mut one).collect()
+    };
+    thread::scope(|scope| {
+        let name = thread::Builder::new().name("netns".into());
+        let handle = name.spawn_scoped(scope, run)?;
+        handle
+            .join()
+            .map_err(|_| io::Error::other("the thread inside the namespace panicked"))
+    })
+}
+
+/// `SO_NETNS_COOKIE` of the calling thread's namespace.
+pub(super) fn cookie() -> io::Result<u64> {
+    // This family is not seen by the cgroup hooks, neither ours nor others'.
+    cookie_of(UnixDatagram::unbound()?.as_fd())
+}
+
+/// `SO_NETNS_COOKIE` of a socket.
+pub(super) fn cookie_of(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length: libc::socklen_t = 8;
+    const { assert!(mem::size_of::<u64>() == 8) };
+    // SAFETY: the descriptor is borrowed, so it is open; `cookie` and `length` live across the call, and
+    // the kernel writes at most `length` bytes, which is the size of `cookie`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(cookie)
+}
+
+#[cfg(test)]
+pub(super) mod testing;
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::{testing::Guest, *};
+
+    #[test]
+    fn namespace_of_another_process_is_found_once_and_has_its_own_cookie()
+    -> Result<(), Box<dyn Error>> {
+        let guest = Guest::start()?;
+        let found = others(|_| false)?;
+        let ids: Vec<_> = found.iter().map(|namespace| namespace.id).collect();
+        let distinct: HashSet<_> = ids.iter().collect();
+        assert_eq!(distinct.len(), ids.len());
+        assert!(ids.contains(&guest.id()?));
+        assert!(!ids.contains(&Namespace::own()?.id));
+        let own = cookie()?;
+        for theirs in inside(&found, |_| cookie())? {
+            assert_ne!(theirs?, own);
+        }
+        assert_eq!(cookie()?, own, "the calling thread was moved");
+
+        let id = guest.id()?;
+        assert!(others(|other| other == id)?.iter().all(|n| n.id != id));
+        Ok(())
+    }
+
+    #[test]
+    fn mounted_namespaces_are_told_from_other_mounts() {
+        let line = "90 30 0:4 net:[4026532280] /run/netns/x rw shared:1 - nsfs nsfs rw";
+        assert_eq!(mounted(line), Some(Path::new("/run/netns/x")));
+        let line = "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw";
+        assert_eq!(mounted(line), None);
+    }
+}

@@ -1,0 +1,127 @@
+//! Sockets that exist already: gives each an owner, so that its next packet is judged like any other.
+
+use std::{
+    collections::HashSet,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use aya::maps::{MapData, SkStorage};
+use ringfence_common::abi::{
+    Decision, Direction, Owner, SocketState, names,
+    socket::{PASSIVE, PHASE_NEW},
+};
+
+use super::{
+    error::DatapathError,
+    fds::{self, SocketFacts},
+    maps,
+};
+use crate::identity::{Resolver, adopt};
+
+const AF_INET: i32 = 2;
+const AF_INET6: i32 = 10;
+
+/// The pinned socket storage.
+pub struct Sockets {
+    storage: SkStorage<MapData, SocketState>,
+}
+
+impl Sockets {
+    /// Opens the pinned map.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`].
+    pub fn open(directory: &Path) -> Result<Self, DatapathError> {
+        Ok(Self {
+            storage: maps::open(directory, names::SOCKETS)?,
+        })
+    }
+
+    /// Writes the owner of every internet socket in the guarded tree that has none, or another one
+    /// than its process stands for now. Returns how many were written.
+    pub fn adopt(&mut self, resolver: &Resolver) -> usize {
+        let mut found = Vec::new();
+        for process in adopt::processes(resolver) {
+            let owner = Owner {
+                identity: resolver.resolve(
+                    process.cgroup_id,
+                    process.exe.as_ref(),
+                    process.uid,
+                ),
+                class: resolver.class_of(process.cgroup_id),
+                cgroup: process.cgroup_id,
+                executable: process.exe.unwrap_or_default(),
+                tgid: process.tgid,
+                uid: process.uid,
+                comm: process.comm,
+                ..Owner::default()
+            };
+            for (fd, _) in &process.fds {
+                // A socket that is closed meanwhile needs no owner.
+                let Ok(socket) = fds::socket_of(process.tgid, *fd) else {
+                    continue;
+                };
+                let Ok(facts) = SocketFacts::of(socket.as_fd()) else {
+                    continue;
+                };
+                if facts.family == AF_INET || facts.family == AF_INET6 {
+                    found.push((socket, facts, owner));
+                }
+            }
+        }
+        let listening: HashSet<(u64, u16)> = found
+            .iter()
+            .filter(|(_, facts, _)| facts.listening)
+            .filter_map(|(_, facts, _)| facts.local.map(|(_, port)| (facts.netns, port)))
+            .collect();
+        found
+            .into_iter()
+            .filter(|(socket, facts, owner)| {
+                let owner = Owner {
+                    netns: facts.netns,
+                    ..*owner
+                };
+                self.write(socket, facts, owner, &listening)
+            })
+            .count()
+    }
+
+    fn write(
+        &mut self,
+        socket: &OwnedFd,
+        facts: &SocketFacts,
+        owner: Owner,
+        listening: &HashSet<(u64, u16)>,
+    ) -> bool {
+        let before = self.storage.get(socket, 0).ok();
+        if before.is_some_and(|before| before.owner.identity == owner.identity) {
+            return false;
+        }
+        let inbound = facts
+            .local
+            .is_some_and(|(_, port)| listening.contains(&(facts.netns, port)));
+        let state = match before {
+            // A known socket whose process is someone else now: the next packet is judged anew.
+            Some(before) => SocketState {
+                owner,
+                decision: Decision {
+                    generation: 0,
+                    ..before.decision
+                },
+                ..before
+            },
+            None => SocketState {
+                owner,
+                decision: Decision {
+                    direction: if inbound { Direction::Ingress } else { Direction::Egress } as u8,
+                    ..Decision::default()
+                },
+                phase: PHASE_NEW,
+                marks: if inbound { PASSIVE } else { 0 },
+                ..SocketState::default()
+            },
+        };
+        self.storage.insert(socket, state, 0).is_ok()
+    }
+}

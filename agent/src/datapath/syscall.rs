@@ -1,0 +1,230 @@
+//! The `bpf(2)` commands that aya does not offer: links that survive their program, batches, and
+//! reading a link's state.
+
+use std::{
+    ffi::CString,
+    io, mem,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+/// `enum bpf_cmd` (`include/uapi/linux/bpf.h`).
+const OBJ_PIN: i32 = 6;
+const OBJ_GET: i32 = 7;
+const OBJ_GET_INFO_BY_FD: i32 = 15;
+const MAP_UPDATE_BATCH: i32 = 26;
+const LINK_CREATE: i32 = 28;
+const LINK_UPDATE: i32 = 29;
+
+/// Runs one command; `attr` is the part of `union bpf_attr` that the command reads.
+fn bpf<T>(command: i32, attr: &mut T) -> io::Result<i64> {
+    // SAFETY: `attr` is a live, fully initialised `repr(C)` value of the given size; the kernel reads
+    // and writes within that size only.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attr),
+            mem::size_of::<T>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result)
+}
+
+fn bpf_fd<T>(command: i32, attr: &mut T) -> io::Result<OwnedFd> {
+    let fd = bpf(command, attr)?;
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the command answered with a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
+}
+
+#[repr(C)]
+struct Object {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// Pins an object below a bpffs.
+///
+/// # Errors
+/// The kernel's, for instance `EEXIST`.
+pub fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let mut attr = Object {
+        path: path.as_ptr() as u64,
+        fd: fd.as_raw_fd().cast_unsigned(),
+        flags: 0,
+    };
+    bpf(OBJ_PIN, &mut attr).map(drop)
+}
+
+/// Opens a pinned object.
+///
+/// # Errors
+/// The kernel's, for instance `ENOENT`.
+pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    let mut attr = Object {
+        path: path.as_ptr() as u64,
+        fd: 0,
+        flags: 0,
+    };
+    bpf_fd(OBJ_GET, &mut attr)
+}
+
+#[repr(C)]
+struct LinkCreate {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+    extra: [u64; 4],
+}
+
+/// Attaches a program to a cgroup by a link. Links always stand beside other programs (they imply
+/// `BPF_F_ALLOW_MULTI`).
+///
+/// # Errors
+/// The kernel's: `EPERM` when an exclusive program of someone else is attached there.
+pub fn link_create(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr = LinkCreate {
+        program: program.as_raw_fd().cast_unsigned(),
+        target: cgroup.as_raw_fd().cast_unsigned(),
+        attach_type,
+        flags: 0,
+        extra: [0; 4],
+    };
+    bpf_fd(LINK_CREATE, &mut attr)
+}
+
+#[repr(C)]
+struct LinkUpdate {
+    link: u32,
+    new_program: u32,
+    flags: u32,
+    old_program: u32,
+}
+
+/// Puts another program of the same type behind a link, with no moment in between.
+///
+/// # Errors
+/// The kernel's: `ENOLINK` when the cgroup of the link is gone.
+pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = LinkUpdate {
+        link: link.as_raw_fd().cast_unsigned(),
+        new_program: program.as_raw_fd().cast_unsigned(),
+        flags: 0,
+        old_program: 0,
+    };
+    bpf(LINK_UPDATE, &mut attr).map(drop)
+}
+
+/// `struct bpf_link_info` of a cgroup link.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LinkInfo {
+    kind: u32,
+    /// Id of the link.
+    pub id: u32,
+    /// Id of the program behind it.
+    pub program: u32,
+    pad: u32,
+    /// cgroup it is attached to, 0 = detached.
+    pub cgroup: u64,
+    /// `enum bpf_attach_type`.
+    pub attach_type: u32,
+    rest: [u32; 9],
+}
+
+#[repr(C)]
+struct Info {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+/// State of a cgroup link.
+///
+/// # Errors
+/// The kernel's.
+pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    let mut info = LinkInfo::default();
+    let length = u32::try_from(mem::size_of::<LinkInfo>()).map_err(io::Error::other)?;
+    let mut attr = Info {
+        fd: link.as_raw_fd().cast_unsigned(),
+        length,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    let _ = bpf(OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info)
+}
+
+#[repr(C)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+/// Writes many elements with one call; for a map of maps the kernel then waits for running programs
+/// once, not once for each element.
+///
+/// # Errors
+/// The kernel's; some elements may have been written.
+pub fn update_batch<K: aya::Pod, V: aya::Pod>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: &[V],
+) -> io::Result<()> {
+    if keys.len() != values.len() {
+        return Err(io::Error::other("as many values as keys are needed"));
+    }
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut attr = Batch {
+        in_batch: 0,
+        out_batch: 0,
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: u32::try_from(keys.len()).map_err(io::Error::other)?,
+        map: map.as_fd().as_raw_fd().cast_unsigned(),
+        element_flags: 0,
+        flags: 0,
+    };
+    bpf(MAP_UPDATE_BATCH, &mut attr).map(drop)
+}
+
+/// Waits until every program that runs now has ended (`synchronize_rcu`, by `membarrier(2)`).
+///
+/// # Errors
+/// The kernel's.
+pub fn wait_for_programs() -> io::Result<()> {
+    const GLOBAL: i32 = 1;
+    // SAFETY: the call takes numbers only.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

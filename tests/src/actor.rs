@@ -1,0 +1,112 @@
+//! Who talks: a program in a cgroup and a network namespace.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::{Outcome, Running, Sandbox, namespace::Namespace};
+
+/// A program, where it runs, and what it is told to do.
+#[derive(Clone, Debug)]
+pub struct Actor {
+    program: PathBuf,
+    cgroup: PathBuf,
+    netns: PathBuf,
+}
+
+impl Actor {
+    pub(crate) fn new(program: PathBuf, cgroup: PathBuf, netns: PathBuf) -> Self {
+        Self {
+            program,
+            cgroup,
+            netns,
+        }
+    }
+
+    /// The same in another cgroup below the guarded one.
+    #[must_use]
+    pub fn in_cgroup(&self, sandbox: &Sandbox, path: &str) -> Self {
+        Self {
+            cgroup: sandbox.cgroup(path),
+            ..self.clone()
+        }
+    }
+
+    /// The same in another network namespace.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: &Namespace) -> Self {
+        Self {
+            netns: namespace.path(),
+            ..self.clone()
+        }
+    }
+
+    /// Path of the program.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// `command[pid]`, as lines of flow records end.
+    #[must_use]
+    pub fn by(&self, pid: u32) -> String {
+        let name = self.program.file_name().unwrap_or_default();
+        let command: String = name.to_string_lossy().chars().take(15).collect();
+        format!("by {command}[{pid}]")
+    }
+
+    /// `call tcp ADDRESS` with more arguments.
+    #[must_use]
+    pub fn tcp(&self, address: &str, arguments: &[&str]) -> Outcome {
+        self.run(&[&["call", "tcp", address], arguments].concat())
+    }
+
+    /// `call udp ADDRESS` with more arguments.
+    #[must_use]
+    pub fn udp(&self, address: &str, arguments: &[&str]) -> Outcome {
+        self.run(&[&["call", "udp", address], arguments].concat())
+    }
+
+    /// Serves and is ready; `arguments` begin with the protocol and the address.
+    #[track_caller]
+    #[must_use]
+    pub fn serve(&self, arguments: &[&str]) -> Running {
+        let mut server = self.start(&[&["serve"], arguments].concat());
+        let _ready = server
+            .line()
+            .expect_ok(&format!("{self:?} serves {arguments:?}"));
+        server
+    }
+
+    /// A connection to an echo server over which messages go; at least one has passed.
+    #[track_caller]
+    #[must_use]
+    pub fn hold(&self, address: &str) -> Running {
+        let mut stream = self.start(&["hold", address]);
+        let _connected = stream.line().expect_ok("a connection to hold");
+        let _passed = stream.line().expect_ok("a first message");
+        stream
+    }
+
+    /// Runs it to its end.
+    #[track_caller]
+    #[must_use]
+    pub fn run(&self, arguments: &[&str]) -> Outcome {
+        self.start(arguments).last()
+    }
+
+    /// Starts it.
+    #[must_use]
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        let mut command = Command::new(&self.program);
+        let _ = command
+            .arg("--cgroup")
+            .arg(&self.cgroup)
+            .arg("--netns")
+            .arg(&self.netns)
+            .args(arguments)
+            .stderr(Stdio::inherit());
+        Running::spawn(&mut command)
+    }
+}

@@ -1,0 +1,272 @@
+//! An agent bound to a sandbox.
+
+use std::{
+    cell::Cell,
+    ffi::OsString,
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::ExitStatus,
+};
+
+use nix::sys::signal::Signal;
+use ringfence_proto::v1::{Flow, GetStatusResponse};
+
+use crate::{
+    Actor, Sandbox,
+    client::Client,
+    daemon::{Daemon, Ended},
+    flows,
+    metrics::Metrics,
+    poll::{poll, until},
+};
+
+/// Ports of the calls that mark a place in the flow log.
+const FENCES: std::ops::Range<u16> = 61_000..65_000;
+
+/// What differs from test to test in the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Lines of the section `[agent]`.
+    pub agent: String,
+    /// More sections.
+    pub sections: String,
+}
+
+/// A running agent, and what it is made of.
+pub struct Agent {
+    daemon: Daemon,
+    dir: PathBuf,
+    config: PathBuf,
+    metrics: SocketAddr,
+    client: Client,
+    fence: Actor,
+    fences: Cell<u16>,
+}
+
+impl Agent {
+    /// Starts one that enforces `policy`.
+    #[track_caller]
+    #[must_use]
+    pub fn start(sandbox: &Sandbox, policy: &str) -> Self {
+        Self::start_with(sandbox, &Options::default(), policy)
+    }
+
+    /// The same with options.
+    #[track_caller]
+    #[must_use]
+    pub fn start_with(sandbox: &Sandbox, options: &Options, policy: &str) -> Self {
+        Self::try_start(sandbox, options, policy)
+            .unwrap_or_else(|ended| panic!("the agent ended, {}\n{}", ended.status, ended.log))
+    }
+
+    /// The same where it may not come to be.
+    ///
+    /// # Errors
+    /// It ended before it was ready.
+    pub fn try_start(sandbox: &Sandbox, options: &Options, policy: &str) -> Result<Self, Ended> {
+        let dir = sandbox.files().join("agent");
+        let policies = dir.join("policy.d");
+        fs::create_dir_all(&policies).unwrap();
+        fs::write(policies.join("policy.toml"), policy).unwrap();
+        let metrics = free_address();
+        let config = dir.join("agent.toml");
+        fs::write(&config, configuration(sandbox, options, metrics)).unwrap();
+        let daemon = Daemon::start("ringfence", &arguments(&config), &dir)?;
+        Ok(Self {
+            daemon,
+            client: Client::new(&dir.join("agent.sock")),
+            config,
+            dir,
+            metrics,
+            fence: sandbox.actor("fence"),
+            fences: Cell::new(FENCES.start),
+        })
+    }
+
+    /// Its process.
+    pub fn daemon(&mut self) -> &mut Daemon {
+        &mut self.daemon
+    }
+
+    /// Its unix socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("agent.sock")
+    }
+
+    /// Its configuration file.
+    #[must_use]
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Asks it.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Its state.
+    #[track_caller]
+    #[must_use]
+    pub fn status(&self) -> GetStatusResponse {
+        self.client.status().unwrap()
+    }
+
+    /// Scrapes it.
+    #[track_caller]
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        Metrics::scrape(self.metrics)
+    }
+
+    /// Puts `policy` into its policy directory, without telling it.
+    pub fn write_policy(&self, policy: &str) {
+        let path = self.dir.join("policy.d/policy.toml");
+        let new = path.with_extension("new");
+        fs::write(&new, policy).unwrap();
+        fs::rename(&new, &path).unwrap();
+    }
+
+    /// SIGHUP.
+    pub fn reload(&self) {
+        self.daemon.signal(Signal::SIGHUP);
+    }
+
+    /// Replaces its policy and waits until it is in force.
+    #[track_caller]
+    pub fn set_policy(&self, policy: &str) {
+        let before = self.status().generation;
+        self.write_policy(policy);
+        self.reload();
+        until("the new policy is in force", || {
+            let status = self.status();
+            assert!(status.policy_error.is_empty(), "{}", status.policy_error);
+            status.generation > before
+        });
+    }
+
+    /// Replaces its policy by one that is not valid, and returns why it was refused.
+    #[track_caller]
+    #[must_use]
+    pub fn refuse_policy(&self, policy: &str) -> String {
+        self.write_policy(policy);
+        self.reload();
+        let error = poll(|| Some(self.status().policy_error).filter(|error| !error.is_empty()));
+        error.unwrap_or_else(|| panic!("the policy was not refused"))
+    }
+
+    /// The flow log up to now, without the fences.
+    ///
+    /// A call that is refused by nobody listening leaves one record. When that is there, so is every
+    /// record of what was before it.
+    #[track_caller]
+    #[must_use]
+    pub fn log(&self) -> Vec<Flow> {
+        let mut flows = self.log_with_fences();
+        flows.retain(|flow| !FENCES.clone().any(|port| flows::has_port(flow, port)));
+        flows
+    }
+
+    /// The flow log up to now.
+    #[track_caller]
+    #[must_use]
+    pub fn log_with_fences(&self) -> Vec<Flow> {
+        let port = self.fences.get();
+        self.fences.set(port + 1);
+        let outcome = self.fence.tcp(&format!("127.0.0.1:{port}"), &[]);
+        assert!(outcome.failed("connect", "ECONNREFUSED"), "{outcome:?}");
+        let fenced = poll(|| {
+            let flows = self.client.flows(Vec::new()).unwrap();
+            let there = flows.iter().any(|flow| flows::has_port(flow, port));
+            there.then_some(flows)
+        });
+        fenced.unwrap_or_else(|| panic!("the record of a call to port {port} does not come"))
+    }
+
+    /// Panics unless the flow log holds exactly these lines, in any order.
+    #[track_caller]
+    pub fn assert_log(&self, expected: &[String]) {
+        self.assert_log_of(expected, |_| true);
+    }
+
+    /// The same for those records that are `wanted`.
+    #[track_caller]
+    pub fn assert_log_of(&self, expected: &[String], wanted: impl Fn(&Flow) -> bool) {
+        let lines = || {
+            let flows = self.client.flows(Vec::new()).unwrap();
+            let fence = |flow: &Flow| FENCES.clone().any(|port| flows::has_port(flow, port));
+            let flows = flows.iter().filter(|flow| !fence(flow) && wanted(flow));
+            let mut lines: Vec<_> = flows.map(flows::line).collect();
+            lines.sort();
+            lines
+        };
+        let mut expected = expected.to_vec();
+        expected.sort();
+        // The last packets of a connection may follow the end of its processes.
+        let _in_time = poll(|| (lines().len() >= expected.len()).then_some(()));
+        let _fence = self.log_with_fences();
+        let found = lines();
+        assert!(
+            found == expected,
+            "flow log\nexpected:\n  {}\nfound:\n  {}\nstatus: {:#?}",
+            expected.join("\n  "),
+            found.join("\n  "),
+            self.status()
+        );
+    }
+
+    /// Panics unless metrics, kernel counters and flow log agree, and nothing was lost.
+    #[track_caller]
+    pub fn assert_counters(&self) {
+        let log = self.log_with_fences();
+        self.metrics().assert_agree(&log);
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.daemon.kill();
+    }
+
+    /// Starts it again, as it was configured.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.daemon = Daemon::start("ringfence", &arguments(&self.config), &self.dir)
+            .unwrap_or_else(|ended| panic!("no restart, {}\n{}", ended.status, ended.log));
+    }
+
+    /// SIGTERM; returns how it ended.
+    #[track_caller]
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.daemon.signal(Signal::SIGTERM);
+        self.daemon.wait()
+    }
+}
+
+fn arguments(config: &Path) -> [OsString; 3] {
+    ["agent".into(), "--config".into(), config.into()]
+}
+
+fn configuration(sandbox: &Sandbox, options: &Options, metrics: SocketAddr) -> String {
+    let root = if options.agent.contains("cgroup-root") {
+        String::new()
+    } else {
+        format!("cgroup-root = \"{}\"\n", sandbox.guarded().display())
+    };
+    format!(
+        "[agent]\n{root}policy-dir = \"policy.d\"\nstate-dir = \"state\"\npin-dir = \"{}\"\n{}\n\n\
+         [api]\nunix = \"agent.sock\"\n\n[metrics]\nlisten = \"{metrics}\"\n\n\
+         [log]\nlevel = \"debug\"\n\n{}\n",
+        sandbox.pins().display(),
+        options.agent,
+        options.sections,
+    )
+}
+
+/// An address on loopback that nobody uses.
+#[must_use]
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap()
+}

@@ -1,0 +1,129 @@
+//! Calls: connect, send, read the answer.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpStream, UdpSocket},
+    time::{Duration, Instant},
+};
+
+use ringfence_tests::Outcome;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::{Failed, Protocol, Result, at, done, failure};
+
+/// A call.
+#[derive(clap::Args)]
+pub struct Call {
+    protocol: Protocol,
+    address: SocketAddr,
+    /// Own address and port
+    #[arg(long)]
+    source: Option<SocketAddr>,
+    /// Bytes to send
+    #[arg(long, default_value_t = 1)]
+    send: usize,
+    /// Bytes that the answer must have
+    #[arg(long)]
+    expect: Option<u64>,
+    /// UDP: name the destination with each datagram instead of connecting
+    #[arg(long)]
+    unconnected: bool,
+    /// IPv4 over an IPv6 socket
+    #[arg(long)]
+    mapped: bool,
+    /// Longest wait for each step, milliseconds
+    #[arg(long, default_value_t = 5_000)]
+    timeout_ms: u64,
+}
+
+pub fn call(call: &Call) -> Outcome {
+    let begun = Instant::now();
+    let mut outcome = match call.protocol {
+        Protocol::Tcp => tcp(call),
+        Protocol::Udp => udp(call),
+    }
+    .unwrap_or_else(|failed| failure(&failed));
+    outcome.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    if let (None, Some(expected)) = (&outcome.error, call.expect)
+        && outcome.received != expected
+    {
+        outcome.error = Some(format!("{expected} bytes expected"));
+    }
+    outcome
+}
+
+fn tcp(call: &Call) -> Result<Outcome> {
+    let socket = prepare(call, Type::STREAM)?;
+    let wait = Duration::from_millis(call.timeout_ms);
+    socket
+        .connect_timeout(&target(call), wait)
+        .map_err(at("connect"))?;
+    let mut stream = TcpStream::from(socket);
+    let local = stream.local_addr().ok();
+    stream.set_read_timeout(Some(wait)).map_err(at("connect"))?;
+    stream
+        .write_all(&vec![b'q'; call.send])
+        .and_then(|()| stream.shutdown(Shutdown::Write))
+        .map_err(at("send"))?;
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    Ok(Outcome {
+        local,
+        sent: count(call.send),
+        received: count(answer.len()),
+        ..end(read)
+    })
+}
+
+fn udp(call: &Call) -> Result<Outcome> {
+    let socket = UdpSocket::from(prepare(call, Type::DGRAM)?);
+    let wait = Duration::from_millis(call.timeout_ms);
+    socket.set_read_timeout(Some(wait)).map_err(at("socket"))?;
+    let data = vec![b'q'; call.send];
+    let target = target(call)
+        .as_socket()
+        .ok_or_else(|| Failed("socket", io::ErrorKind::InvalidInput.into()))?;
+    if call.unconnected {
+        let _sent = socket.send_to(&data, target).map_err(at("send"))?;
+    } else {
+        socket.connect(target).map_err(at("connect"))?;
+        let _sent = socket.send(&data).map_err(at("send"))?;
+    }
+    let mut answer = vec![0; 65_536];
+    let read = socket.recv(&mut answer);
+    let received = read.as_ref().copied().unwrap_or(0);
+    Ok(Outcome {
+        local: socket.local_addr().ok(),
+        sent: count(call.send),
+        received: count(received),
+        ..end(read)
+    })
+}
+
+fn prepare(call: &Call, kind: Type) -> Result<Socket> {
+    let target = target(call);
+    let domain = Domain::from(i32::from(target.family()));
+    let socket = Socket::new(domain, kind, None).map_err(at("socket"))?;
+    if let Some(source) = call.source {
+        socket.set_reuse_address(true).map_err(at("bind"))?;
+        socket.bind(&source.into()).map_err(at("bind"))?;
+    }
+    Ok(socket)
+}
+
+fn target(call: &Call) -> SockAddr {
+    match call.address {
+        SocketAddr::V4(v4) if call.mapped => {
+            SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port())).into()
+        }
+        SocketAddr::V4(_) | SocketAddr::V6(_) => call.address.into(),
+    }
+}
+
+fn end(read: io::Result<usize>) -> Outcome {
+    read.map_or_else(|error| failure(&Failed("receive", error)), |_| done("done"))
+}
+
+fn count(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,186 @@
+//! `ringfence-traffic`: a process that talks, as a workload of the tests.
+//!
+//! It joins its cgroup and its network namespace before it makes any socket, so that there is no race.
+//! Each result is one line of JSON on standard output; the exit code is 0 if all went well, else 1.
+#![expect(clippy::print_stdout, reason = "the output is what the tests read")]
+
+mod client;
+mod hold;
+mod server;
+mod socket;
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, Read as _},
+    net::{IpAddr, SocketAddr},
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::{Command as Process, ExitCode},
+};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use nix::{
+    sched::{CloneFlags, setns, unshare},
+    sys::{prctl::set_pdeathsig, signal::Signal},
+};
+use ringfence_tests::Outcome;
+
+#[derive(Parser)]
+struct Cli {
+    /// cgroup v2 directory to join first
+    #[arg(long)]
+    cgroup: Option<PathBuf>,
+    /// Network namespace to join first
+    #[arg(long)]
+    netns: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Protocol {
+    Tcp,
+    Udp,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Listen and answer until killed
+    Serve {
+        protocol: Protocol,
+        address: SocketAddr,
+        /// Bytes of the answer to each connection or datagram
+        #[arg(long, default_value_t = 1)]
+        reply: usize,
+        /// Give back what comes, as it comes
+        #[arg(long)]
+        echo: bool,
+    },
+    /// Connect, send, read the whole answer
+    Call(client::Call),
+    /// Connect and exchange small messages until cut
+    Hold {
+        address: SocketAddr,
+        /// Wait for a line on standard input between connecting and the first message
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Bind (and for TCP listen), then end
+    Bind {
+        protocol: Protocol,
+        address: SocketAddr,
+    },
+    /// Make a socket, then end
+    Socket { kind: socket::Kind },
+    /// One ICMP echo over a ping socket
+    Ping { address: IpAddr },
+    /// Hold a new network namespace until standard input ends
+    Namespace,
+    /// Become another program, which ends with the caller
+    Run {
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        program: Vec<OsString>,
+    },
+}
+
+/// The step that failed, and how.
+struct Failed(&'static str, io::Error);
+
+type Result<T> = std::result::Result<T, Failed>;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = enter(&cli)
+        .and_then(|()| act(cli.command))
+        .unwrap_or_else(|failed| failure(&failed));
+    print(&outcome);
+    ExitCode::from(u8::from(!outcome.ok()))
+}
+
+fn enter(cli: &Cli) -> Result<()> {
+    if let Some(cgroup) = &cli.cgroup {
+        fs::write(cgroup.join("cgroup.procs"), "0").map_err(at("cgroup"))?;
+    }
+    if let Some(netns) = &cli.netns {
+        let netns = File::open(netns).map_err(at("netns"))?;
+        setns(netns, CloneFlags::CLONE_NEWNET).map_err(at("netns"))?;
+    }
+    Ok(())
+}
+
+fn act(command: Command) -> Result<Outcome> {
+    match command {
+        Command::Serve {
+            protocol,
+            address,
+            reply,
+            echo,
+        } => server::serve(protocol, address, reply, echo),
+        Command::Call(call) => Ok(client::call(&call)),
+        Command::Hold { address, wait } => hold::hold(address, wait),
+        Command::Bind { protocol, address } => socket::bind_only(protocol, address),
+        Command::Socket { kind } => socket::make_only(kind),
+        Command::Ping { address } => socket::ping(address),
+        Command::Namespace => namespace(),
+        Command::Run { program } => become_program(&program),
+    }
+}
+
+fn namespace() -> Result<Outcome> {
+    unshare(CloneFlags::CLONE_NEWNET).map_err(at("unshare"))?;
+    let up = Process::new("ip")
+        .args(["link", "set", "lo", "up"])
+        .status()
+        .map_err(at("loopback"))?;
+    if !up.success() {
+        return Err(Failed("loopback", io::ErrorKind::Other.into()));
+    }
+    print(&done("listen"));
+    let mut nothing = Vec::new();
+    let _end = io::stdin().read_to_end(&mut nothing);
+    Ok(done("done"))
+}
+
+fn become_program(program: &[OsString]) -> Result<Outcome> {
+    // It stays set over `exec`, so that nothing outlives a test that is killed.
+    set_pdeathsig(Signal::SIGKILL).map_err(at("prctl"))?;
+    let (name, arguments) = program
+        .split_first()
+        .ok_or_else(|| Failed("exec", io::ErrorKind::InvalidInput.into()))?;
+    Err(Failed("exec", Process::new(name).args(arguments).exec()))
+}
+
+fn print(outcome: &Outcome) {
+    println!("{}", serde_json::json!(outcome));
+}
+
+fn done(step: &str) -> Outcome {
+    Outcome {
+        pid: std::process::id(),
+        step: step.to_owned(),
+        ..Outcome::default()
+    }
+}
+
+/// Names the step at which something fails.
+fn at<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Failed {
+    move |error| Failed(step, error.into())
+}
+
+fn failure(failed: &Failed) -> Outcome {
+    Outcome {
+        error: Some(name(&failed.1)),
+        ..done(failed.0)
+    }
+}
+
+/// `EPERM` and the like; `timeout` for a socket's time-out.
+fn name(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(nix::libc::EAGAIN) => "timeout".to_owned(),
+        Some(number) => format!("{:?}", nix::errno::Errno::from_raw(number)),
+        None if error.kind() == io::ErrorKind::TimedOut => "timeout".to_owned(),
+        None => error.kind().to_string(),
+    }
+}

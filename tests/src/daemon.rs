@@ -1,0 +1,168 @@
+//! A daemon under test: started, waited for until it says READY, signalled, ended.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io,
+    os::unix::{net::UnixDatagram, process::ExitStatusExt as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{
+    poll::{PATIENCE, poll},
+    program,
+};
+
+/// Lines of a log that a failure shows.
+const TAIL: usize = 60;
+
+/// A running daemon. Killed when dropped; a panicking test shows its log.
+pub struct Daemon {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts `name` with `arguments`, its files in `dir`, and waits until it is ready.
+    ///
+    /// # Errors
+    /// It ended before; the error tells how, and the log.
+    pub fn start(name: &str, arguments: &[OsString], dir: &Path) -> Result<Self, Ended> {
+        let socket = dir.join("notify.sock");
+        let _stale = fs::remove_file(&socket);
+        let notify = UnixDatagram::bind(&socket).unwrap();
+        notify
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
+        let log = dir.join(format!("{name}.log"));
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
+        let child = Command::new(program::own("ringfence-traffic"))
+            .arg("run")
+            .arg(program::product(name))
+            .args(arguments)
+            .env("NOTIFY_SOCKET", &socket)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        let mut daemon = Self {
+            name: name.to_owned(),
+            child,
+            log,
+        };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if ready(&notify) {
+                return Ok(daemon);
+            }
+            if let Ok(Some(status)) = daemon.child.try_wait() {
+                let log = daemon.log();
+                return Err(Ended { status, log });
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{name} is not ready within {PATIENCE:?}\n{}",
+                daemon.log()
+            );
+        }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it wrote.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).unwrap();
+        kill(Pid::from_raw(pid), signal).unwrap();
+    }
+
+    /// Waits for its end; panics if it doesn't come.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let status = poll(|| self.child.try_wait().unwrap());
+        status.unwrap_or_else(|| panic!("{} goes on\n{}", self.name, self.log()))
+    }
+
+    /// Kills it without a chance to tidy up.
+    pub fn kill(&mut self) {
+        let _ended_before = self.child.kill();
+        let status = self.child.wait().unwrap();
+        assert_eq!(
+            status.signal(),
+            Some(9),
+            "{} ended by itself\n{}",
+            self.name,
+            self.log()
+        );
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ended_before = self.child.kill();
+        let _status = self.child.wait();
+        if thread::panicking() {
+            show(&self.name, &self.log());
+        }
+    }
+}
+
+/// A daemon that ended before it was ready.
+#[derive(Debug)]
+pub struct Ended {
+    /// How.
+    pub status: ExitStatus,
+    /// What it wrote.
+    pub log: String,
+}
+
+fn ready(notify: &UnixDatagram) -> bool {
+    let mut message = [0; 4096];
+    match notify.recv(&mut message) {
+        Ok(length) => {
+            let text = String::from_utf8_lossy(message.get(..length).unwrap_or_default());
+            text.lines().any(|line| line == "READY=1")
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+        Err(error) => panic!("the notify socket: {error}"),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a failing test shows what it knows")]
+fn show(name: &str, log: &str) {
+    let lines: Vec<_> = log.lines().collect();
+    let first = lines.len().saturating_sub(TAIL);
+    eprintln!("--- log of {name}, last lines");
+    for line in lines.iter().skip(first) {
+        eprintln!("{line}");
+    }
+    eprintln!("---");
+}

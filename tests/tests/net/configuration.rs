@@ -1,0 +1,103 @@
+//! What the agent refuses, and what it says then.
+
+use ringfence_tests::{Agent, Options, daemon::Ended, scene};
+
+use crate::common::{assert_allowed, assert_refused, three_tiers};
+
+#[track_caller]
+fn refused(sandbox: &ringfence_tests::Sandbox, agent: &str, sections: &str) -> Ended {
+    let options = Options {
+        agent: agent.to_owned(),
+        sections: sections.to_owned(),
+    };
+    let ended = Agent::try_start(sandbox, &options, &three_tiers()).err();
+    let ended = ended.unwrap_or_else(|| panic!("it started with {options:?}"));
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.log);
+    assert!(!sandbox.pins().exists(), "pins were made");
+    ended
+}
+
+#[test]
+fn a_policy_that_is_not_valid_is_refused_whole() {
+    scene("bad-policy", |sandbox| {
+        let web = sandbox.actor("web");
+        let agent = Agent::start(sandbox, &three_tiers());
+        let generation = agent.status().generation;
+        let _ = assert_refused(&web, "127.0.0.1:81", &[]);
+        // One good change and one mistake.
+        let bad =
+            three_tiers().replace("\"8080/tcp\"", "\"81/tcp\"") + "[[policy]]\nnaem = \"x\"\n";
+        let error = agent.refuse_policy(&bad);
+        assert!(
+            error.contains("policy.toml:") && error.contains("naem"),
+            "{error}"
+        );
+        let status = agent.status();
+        assert_eq!(status.generation, generation, "{status:?}");
+        let _ = assert_refused(&web, "127.0.0.1:81", &[]);
+        assert_eq!(
+            agent.metrics().sum("ringfence_policy_refused_total", &[]),
+            1
+        );
+        agent.assert_counters();
+
+        agent.write_policy(&three_tiers().replace(
+            "to = [{ workload = \"api\" }]\nports = [\"8080/tcp\"]",
+            "ports = [\"81/tcp\"]",
+        ));
+        agent.reload();
+        ringfence_tests::poll::until("the corrected policy is in force", || {
+            let status = agent.status();
+            status.policy_error.is_empty() && status.generation > generation
+        });
+        let _ = assert_allowed(&web, "127.0.0.1:81", &[]);
+    });
+}
+
+#[test]
+fn a_cgroup_root_that_does_not_exist_is_an_error_that_names_it() {
+    scene("no-root", |sandbox| {
+        let root = sandbox.guarded().join("missing");
+        let ended = refused(
+            sandbox,
+            &format!("cgroup-root = \"{}\"", root.display()),
+            "",
+        );
+        assert!(
+            ended.log.contains(&root.display().to_string()),
+            "{}",
+            ended.log
+        );
+    });
+}
+
+#[test]
+fn a_cgroup_root_that_is_not_cgroup_v2_is_an_error_that_names_it() {
+    scene("no-v2", |sandbox| {
+        let root = sandbox.files().to_owned();
+        let ended = refused(
+            sandbox,
+            &format!("cgroup-root = \"{}\"", root.display()),
+            "",
+        );
+        assert!(
+            ended.log.contains(&root.display().to_string()),
+            "{}",
+            ended.log
+        );
+    });
+}
+
+#[test]
+fn a_broken_configuration_is_an_error_with_its_line() {
+    scene("toml", |sandbox| {
+        for broken in [
+            "[flows",
+            "[flows]\ncapacity = \"many\"",
+            "[flow]\ncapacity = 1",
+        ] {
+            let ended = refused(sandbox, "", broken);
+            assert!(ended.log.contains("agent.toml:"), "{broken}: {}", ended.log);
+        }
+    });
+}

@@ -1,0 +1,108 @@
+//! Processes of one cgroup that are told apart by their executable.
+
+use std::fs;
+
+use ringfence_tests::{
+    Agent,
+    flows::line,
+    policy::{policy, workload, workloads},
+    poll::until,
+    scene,
+};
+
+use crate::common::{assert_allowed, assert_refused};
+
+#[test]
+fn a_copy_of_the_binary_is_another_process() {
+    scene("executable", |sandbox| {
+        let good = sandbox.actor("good").in_cgroup(sandbox, "app");
+        let copy = sandbox.actor("copy").in_cgroup(sandbox, "app");
+        let elsewhere = sandbox.actor("good").in_cgroup(sandbox, "elsewhere");
+        let address = "127.0.0.1:81";
+        for actor in [&good, &copy, &elsewhere] {
+            let _ = assert_allowed(actor, address, &[]);
+        }
+        let selectors = format!("cgroup = \"/app\", exe = \"{}\"", good.program().display());
+        let text = workload("good", &selectors)
+            + &workload("rest", "cgroup = \"/app\"")
+            + &workloads(&["elsewhere"])
+            + &policy("good", "", &[("egress", "ports = [\"81/tcp\"]")])
+            + &policy("rest", "default-deny = [\"egress\"]", &[])
+            + &policy("elsewhere", "default-deny = [\"egress\"]", &[]);
+        let agent = Agent::start(sandbox, &text);
+        let passed = assert_allowed(&good, address, &[]);
+        let outside = assert_refused(&elsewhere, address, &[]);
+        // An executable that was not seen before is held until it is judged; it never passes.
+        let first = copy.tcp(address, &["--timeout-ms", "3000"]);
+        assert!(
+            !first.ok() && first.error.as_deref() != Some("ECONNREFUSED"),
+            "{first:?}"
+        );
+        let second = assert_refused(&copy, address, &[]);
+        for (expected, pid) in [
+            (
+                "close egress tcp good -> host 127.0.0.1:81 allow rule-allow good/egress[0] unfinished 0/0B by good",
+                passed.pid,
+            ),
+            (
+                "deny egress tcp elsewhere -> host 127.0.0.1:81 deny default-deny by good",
+                outside.pid,
+            ),
+            (
+                "deny egress tcp rest -> host 127.0.0.1:81 deny default-deny by copy",
+                first.pid,
+            ),
+            (
+                "deny egress tcp rest -> host 127.0.0.1:81 deny default-deny by copy",
+                second.pid,
+            ),
+        ] {
+            let log = agent.log();
+            let lines: Vec<_> = log.iter().map(line).collect();
+            let expected = format!("{expected}[{pid}]");
+            assert_eq!(
+                lines.iter().filter(|it| **it == expected).count(),
+                1,
+                "{expected}\n{lines:#?}"
+            );
+        }
+        agent.assert_counters();
+    });
+}
+
+#[test]
+fn a_binary_that_was_changed_in_place_is_judged_anew() {
+    scene("changed", |sandbox| {
+        let app = sandbox.actor("app");
+        let digest = sha256(app.program());
+        let text = workload("app", &format!("cgroup = \"/app\", sha256 = \"{digest}\""))
+            + &workload("rest", "cgroup = \"/app\"")
+            + &policy("app", "", &[("egress", "ports = [\"81/tcp\"]")])
+            + &policy("rest", "default-deny = [\"egress\"]", &[]);
+        let agent = Agent::start(sandbox, &text);
+        let _ = assert_allowed(&app, "127.0.0.1:81", &[]);
+        // Bytes behind the end of the program change its digest, not what it does.
+        let mut program = fs::read(app.program()).unwrap();
+        program.push(0);
+        fs::write(app.program(), program).unwrap();
+        let first = app.tcp("127.0.0.1:81", &["--timeout-ms", "3000"]);
+        assert!(
+            !first.ok() && first.error.as_deref() != Some("ECONNREFUSED"),
+            "{first:?}"
+        );
+        until("the changed binary is judged", || {
+            app.tcp("127.0.0.1:81", &["--timeout-ms", "1000"])
+                .failed("connect", "EPERM")
+        });
+        agent.assert_counters();
+    });
+}
+
+fn sha256(path: &std::path::Path) -> String {
+    let output = std::process::Command::new("sha256sum")
+        .arg(path)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split(' ').next().unwrap().to_owned()
+}

@@ -1,0 +1,52 @@
+//! The right to a local port.
+
+use ringfence_tests::{
+    Agent,
+    policy::{policy, workloads},
+    scene,
+};
+
+#[test]
+fn a_port_without_a_listen_rule_is_refused_at_bind() {
+    scene("listen", |sandbox| {
+        let web = sandbox.actor("web");
+        let cases = [
+            ("tcp", "127.0.0.1:8080", None),
+            ("tcp", "[::1]:8080", None),
+            ("tcp", "127.0.0.1:0", None),
+            ("tcp", "127.0.0.1:8081", Some("default-deny")),
+            ("tcp", "[::1]:8081", Some("default-deny")),
+            ("udp", "127.0.0.1:8080", Some("default-deny")),
+            (
+                "tcp",
+                "127.0.0.1:9005",
+                Some("rule-deny web/deny-listen[0]"),
+            ),
+        ];
+        let bind = |protocol, address| web.run(&["bind", protocol, address]);
+        for (protocol, address, _) in cases {
+            let _ = bind(protocol, address).expect_ok("without the agent");
+        }
+        let rules = [
+            ("listen", "ports = [\"8080/tcp\", \"9000-9010/tcp\"]"),
+            ("deny-listen", "ports = [\"9005/tcp\"]"),
+        ];
+        let agent = Agent::start(sandbox, &(workloads(&["web"]) + &policy("web", "", &rules)));
+        let mut expected = Vec::new();
+        for (protocol, address, denied) in cases {
+            let outcome = bind(protocol, address);
+            match denied {
+                None => assert!(outcome.ok(), "{protocol} {address}: {outcome:?}"),
+                Some(reason) => {
+                    let outcome = outcome.expect_refused("bind", address);
+                    expected.push(format!(
+                        "deny listen {protocol} - -> web {address} deny {reason} {}",
+                        web.by(outcome.pid)
+                    ));
+                }
+            }
+        }
+        agent.assert_log(&expected);
+        agent.assert_counters();
+    });
+}

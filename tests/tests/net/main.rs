@@ -1,0 +1,23 @@
+//! Behaviour on the running kernel, seen from real processes in cgroups of their own.
+//!
+//! What a test expects to be blocked is shown to pass first: without the agent, or before the policy.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+mod addresses;
+mod adopt;
+mod configuration;
+mod controller;
+mod draft;
+mod executable;
+mod expiry;
+mod icmp;
+mod listen;
+mod restart;
+mod revoke;
+mod rules;
+mod sockets;
+mod tcp;
+mod udp;
+mod world;

@@ -1,0 +1,121 @@
+//! The agent goes, enforcement stays; the agent comes back, nothing is lost.
+
+use ringfence_tests::{Agent, Options, flows::direction, scene};
+
+use crate::common::{assert_refused, three_tiers};
+
+const AT_DB: &str = "127.0.0.1:5432";
+
+#[test]
+fn kill_9_changes_nothing_and_a_restart_loses_no_record() {
+    scene("kill", |sandbox| {
+        let (web, api, db) = (
+            sandbox.actor("web"),
+            sandbox.actor("api"),
+            sandbox.actor("db"),
+        );
+        let mut agent = Agent::start(sandbox, &three_tiers());
+        let generation = agent.status().generation;
+        let _echo = db.serve(&["tcp", AT_DB, "--echo"]);
+        let mut stream = api.hold(AT_DB);
+        // What was recorded before is in the log of the agent that is gone.
+        let _ = agent.log();
+        agent.kill();
+
+        let mut expected = Vec::new();
+        for _ in 0..20 {
+            let refused = assert_refused(&web, AT_DB, &[]);
+            expected.push(format!(
+                "deny egress tcp web -> db {AT_DB} deny default-deny {}",
+                web.by(refused.pid)
+            ));
+            let passed = api.tcp(AT_DB, &["--send", "2", "--expect", "2"]);
+            let passed = passed.expect_ok("api calls db without an agent");
+            let flow = format!("egress tcp api -> db {AT_DB} allow rule-allow api/egress[0]");
+            let by = api.by(passed.pid);
+            expected.push(format!("open {flow} {by}"));
+            expected.push(format!("close {flow} 2/2B {by}"));
+        }
+        assert!(stream.is_alive(), "cut by the death of the agent");
+
+        agent.restart();
+        assert!(
+            agent.status().generation >= generation,
+            "{:?}",
+            agent.status()
+        );
+        agent.assert_log_of(&expected, |flow| direction(flow) == "egress");
+        assert!(stream.is_alive(), "cut by the restart");
+        let _ = assert_refused(&web, AT_DB, &[]);
+        let _ = api
+            .tcp(AT_DB, &[])
+            .expect_ok("api calls db after the restart");
+
+        // The flow that outlived the agent has its end in the log, with all its bytes.
+        stream.kill();
+        let start = format!("close egress tcp api -> db {AT_DB} allow rule-allow api/egress[0] ");
+        let by = api.by(stream.pid());
+        ringfence_tests::poll::until("the close record of the flow that was adopted", || {
+            let log = agent.client().flows(Vec::new()).unwrap();
+            let mut lines = log.iter().map(ringfence_tests::flows::line);
+            lines.any(|line| line.starts_with(&start) && line.ends_with(&by))
+        });
+    });
+}
+
+#[test]
+fn sigterm_keeps_enforcement_and_exits_0() {
+    scene("sigterm", |sandbox| {
+        let (web, db) = (sandbox.actor("web"), sandbox.actor("db"));
+        let mut agent = Agent::start(sandbox, &three_tiers());
+        let _server = db.serve(&["tcp", AT_DB]);
+        let _ = assert_refused(&web, AT_DB, &[]);
+        let status = agent.terminate();
+        assert_eq!(status.code(), Some(0), "{}", agent.daemon().log());
+        assert!(!agent.socket().exists(), "the socket stays");
+        let _ = assert_refused(&web, AT_DB, &[]);
+        agent.restart();
+        let _ = assert_refused(&web, AT_DB, &[]);
+        assert_eq!(agent.log().len(), 2, "{:#?}", agent.log());
+    });
+}
+
+#[test]
+fn a_second_agent_is_refused_and_the_first_goes_on() {
+    scene("second", |sandbox| {
+        let (web, db) = (sandbox.actor("web"), sandbox.actor("db"));
+        let agent = Agent::start(sandbox, &three_tiers());
+        let _server = db.serve(&["tcp", AT_DB]);
+        // Another socket, another metrics port, the same pins.
+        let config = std::fs::read_to_string(agent.config()).unwrap();
+        let second = sandbox.files().join("second");
+        std::fs::create_dir_all(second.join("policy.d")).unwrap();
+        let path = second.join("agent.toml");
+        let metrics = config
+            .lines()
+            .find(|line| line.starts_with("listen"))
+            .unwrap();
+        std::fs::write(&path, config.replace(metrics, "listen = \"\"")).unwrap();
+        let arguments = ["agent".into(), "--config".into(), path.into()];
+        let ended = ringfence_tests::daemon::Daemon::start("ringfence", &arguments, &second);
+        let ended = ended.err().unwrap();
+        assert!(
+            ended.status.code().is_some_and(|code| code != 0),
+            "{ended:?}"
+        );
+        let _ = assert_refused(&web, AT_DB, &[]);
+        assert_eq!(agent.log().len(), 1);
+        agent.assert_counters();
+    });
+}
+
+#[test]
+fn the_socket_of_a_dead_agent_is_replaced() {
+    scene("stale", |sandbox| {
+        let dir = sandbox.files().join("agent");
+        std::fs::create_dir_all(&dir).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(dir.join("agent.sock")).unwrap());
+        let agent = Agent::start_with(sandbox, &Options::default(), &three_tiers());
+        assert_eq!(agent.status().workloads, 3);
+    });
+}
