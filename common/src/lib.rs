@@ -4,6 +4,10 @@
 //! the same on both sides ([`logic`]). Never allocates, never does I/O, never reads a clock: time
 //! and map look-ups are passed in. Feature `user` adds what only user space needs.
 #![no_std]
+#![expect(
+    clippy::inline_always,
+    reason = "calls in the bpf target take five arguments and share 512 bytes of stack"
+)]
 
 #[cfg(any(feature = "user", test))]
 extern crate std;

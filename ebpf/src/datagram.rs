@@ -71,7 +71,11 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool) -> Fate {
     }
     let mut decision = Decision::default();
     policy::judge(&seen.ask, &mut decision);
-    let hook = if going_out { Hook::Egress } else { Hook::Ingress };
+    let hook = if going_out {
+        Hook::Egress
+    } else {
+        Hook::Ingress
+    };
     remember(&seen, &state.owner, &mut decision, hook);
     fate(&decision)
 }
@@ -89,10 +93,22 @@ fn prepare<'a>(
         return Some(state);
     }
     seen.ask.identity = state.owner.identity;
-    seen.ask.direction = opened_by(seen, going_out);
     seen.ask.now = sock::now();
     let peer = peer_of_packet(skb, &seen.ask.tuple);
-    seen.ask.set_peer(peer);
+    seen.ask.direction = if going_out {
+        Direction::Egress as u8
+    } else {
+        Direction::Ingress as u8
+    };
+    let Some(entry) = FLOWS.get_ptr_mut(seen.key) else {
+        seen.ask.set_peer(peer);
+        return Some(state);
+    };
+    // SAFETY: as above.
+    let before = unsafe { &(*entry).decision };
+    // A flow keeps the direction of its first packet.
+    seen.ask.direction = before.direction;
+    seen.ask.set_known_peer(peer, before);
     Some(state)
 }
 
@@ -134,7 +150,11 @@ fn look_at(skb: *mut __sk_buff, going_out: bool, seen: &mut Seen) -> u8 {
         let reply = is_echo_reply(packet.protocol, packet.destination_port);
         key.remote_port = packet.source_port;
         // A reply belongs to the request that went the other way.
-        key.echo = if going_out == reply { Direction::Ingress as u8 } else { Direction::Egress as u8 };
+        key.echo = if going_out == reply {
+            Direction::Ingress as u8
+        } else {
+            Direction::Egress as u8
+        };
     }
     0
 }
@@ -161,7 +181,13 @@ fn remember(seen: &Seen, owner: &Owner, decision: &mut Decision, hook: Hook) {
         store(seen, owner, decision, going_out);
     }
     let kind = if pass { event::OPEN } else { event::DENY };
-    emit::send(What::new(kind, hook), seen.key.cookie, &seen.ask.tuple, owner, decision);
+    emit::send(
+        What::new(kind, hook),
+        seen.key.cookie,
+        &seen.ask.tuple,
+        owner,
+        decision,
+    );
 }
 
 #[inline(never)]
@@ -221,7 +247,11 @@ fn unparsed(sk: *mut bpf_sock, reason: u8) -> Fate {
 
 #[inline(always)]
 fn fate(decision: &Decision) -> Fate {
-    if passes(decision) { Fate::Pass } else { Fate::Refuse }
+    if passes(decision) {
+        Fate::Pass
+    } else {
+        Fate::Refuse
+    }
 }
 
 #[inline(always)]
@@ -239,17 +269,4 @@ fn account(entry: &mut FlowEntry, payload: u32, going_out: bool) {
 #[inline(always)]
 fn is_icmp(protocol: u8) -> bool {
     protocol == ICMP || protocol == ICMPV6
-}
-
-/// A flow keeps the direction of its first packet.
-#[inline(always)]
-fn opened_by(seen: &Seen, going_out: bool) -> u8 {
-    if let Some(entry) = FLOWS.get_ptr_mut(seen.key) {
-        // SAFETY: as above.
-        let direction = unsafe { (*entry).decision.direction };
-        if direction == Direction::Ingress as u8 || direction == Direction::Egress as u8 {
-            return direction;
-        }
-    }
-    if going_out { Direction::Egress as u8 } else { Direction::Ingress as u8 }
 }

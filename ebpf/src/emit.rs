@@ -1,7 +1,7 @@
 //! Records for user space. A record that finds no room is counted as lost.
 
-use ringfence_common::abi::{Count, Decision, Owner, SocketState, Tuple, event};
 use ringfence_common::abi::event::Hook;
+use ringfence_common::abi::{Count, Decision, Owner, SocketState, Tuple, event};
 
 use crate::{
     maps::{EVENTS, count, count_reason},
@@ -96,5 +96,11 @@ fn write(
 pub fn ask_about(owner: &Owner, hook: Hook, cookie: u64) {
     count(Count::Pending);
     let (tuple, decision) = (Tuple::default(), Decision::default());
-    send(What::new(event::PENDING, hook), cookie, &tuple, owner, &decision);
+    send(
+        What::new(event::PENDING, hook),
+        cookie,
+        &tuple,
+        owner,
+        &decision,
+    );
 }

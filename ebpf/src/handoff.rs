@@ -43,7 +43,9 @@ pub fn take(tuple: &Tuple, generation: u32) -> Option<Decision> {
 /// answered by nobody.)
 #[inline(never)]
 pub fn passed(tuple: &Tuple, generation: u32) -> bool {
-    let Some(slot) = HANDOFF.get_ptr_mut(0) else { return false };
+    let Some(slot) = HANDOFF.get_ptr_mut(0) else {
+        return false;
+    };
     // SAFETY: the slot is this CPU's own.
     let slot = unsafe { &*slot };
     same(&slot.tuple, tuple) && slot.decision.generation == generation

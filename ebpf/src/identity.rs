@@ -71,7 +71,11 @@ fn fill(owner: &mut Owner) {
     });
     let Some(base) = base else {
         owner.class = 0;
-        owner.identity = if is_agent(owner.tgid) { identity::AGENT } else { identity::UNKNOWN };
+        owner.identity = if is_agent(owner.tgid) {
+            identity::AGENT
+        } else {
+            identity::UNKNOWN
+        };
         return;
     };
     owner.class = base.class;
@@ -114,8 +118,14 @@ pub fn settle(owner: &mut Owner) {
     if owner.identity != identity::PENDING {
         return;
     }
-    let base = lookup(owner.cgroup).unwrap_or(CgroupEntry { identity: identity::HOST, class: owner.class });
-    let base = CgroupEntry { class: owner.class, ..base };
+    let base = lookup(owner.cgroup).unwrap_or(CgroupEntry {
+        identity: identity::HOST,
+        class: owner.class,
+    });
+    let base = CgroupEntry {
+        class: owner.class,
+        ..base
+    };
     owner.identity = by_process(base, &owner.executable, owner.uid);
 }
 
@@ -132,9 +142,16 @@ fn of_packet(skb: *mut __sk_buff, owner: &mut Owner) {
         // SAFETY: as above; 0 for a level that the cgroup does not have.
         walk(|level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level) })
     });
-    let base = base.unwrap_or(CgroupEntry { identity: identity::UNKNOWN, class: 0 });
+    let base = base.unwrap_or(CgroupEntry {
+        identity: identity::UNKNOWN,
+        class: 0,
+    });
     owner.class = base.class;
-    owner.identity = if base.class == 0 { base.identity } else { identity::PENDING };
+    owner.identity = if base.class == 0 {
+        base.identity
+    } else {
+        identity::PENDING
+    };
 }
 
 #[inline(always)]
@@ -149,7 +166,9 @@ fn walk(ancestor: impl Fn(i32) -> u64) -> Option<CgroupEntry> {
     let mut level = MAX_LEVEL as i32;
     while level >= 0 {
         let id = ancestor(level);
-        if id != 0 && let Some(entry) = lookup(id) {
+        if id != 0
+            && let Some(entry) = lookup(id)
+        {
             return Some(entry);
         }
         level -= 1;
@@ -163,7 +182,11 @@ fn by_process(base: CgroupEntry, key: &ExecutableKey, uid: u32) -> Identity {
     let Some(executable) = (unsafe { EXECUTABLES.get(key).copied() }) else {
         return identity::PENDING;
     };
-    let mut key = ProcessKey { class: base.class, executable, uid };
+    let mut key = ProcessKey {
+        class: base.class,
+        executable,
+        uid,
+    };
     // SAFETY: as above.
     if let Some(found) = unsafe { PROCESSES.get(key).copied() } {
         return found;
@@ -199,7 +222,9 @@ pub fn executable() -> Option<ExecutableKey> {
 /// dead agent's number is not taken for it.
 #[inline(always)]
 fn is_agent(tgid: u32) -> bool {
-    let Some(settings) = SETTINGS.get(0) else { return false };
+    let Some(settings) = SETTINGS.get(0) else {
+        return false;
+    };
     if settings.agent_tgid != tgid || tgid == 0 {
         return false;
     }

@@ -2,9 +2,7 @@
 //! configurable.
 
 use aya_ebpf::{
-    bindings::{
-        BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type,
-    },
+    bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type},
     btf_maps::{Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
     helpers::generated::bpf_sk_storage_get,
     macros::btf_map,
@@ -118,7 +116,10 @@ impl SocketStorage {
 #[inline(always)]
 pub fn generation() -> u32 {
     // Truncation is meant: the low half is what a decision stores.
-    #[expect(clippy::cast_possible_truncation, reason = "a decision stores the low half")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a decision stores the low half"
+    )]
     ACTIVE.get(0).map_or(0, |active| *active as u32)
 }
 

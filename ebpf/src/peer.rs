@@ -23,12 +23,22 @@ pub struct Peer {
     pub identity: Identity,
     /// It is proved: its socket is on this host.
     pub verified: bool,
+    /// It should be on this host, but has no socket (any more).
+    pub missing: bool,
 }
 
 impl Peer {
     /// Someone at an address that is not this host's.
-    pub const WORLD: Self = Self { identity: identity::WORLD, verified: false };
-    const HOST: Self = Self { identity: identity::HOST, verified: true };
+    pub const WORLD: Self = Self {
+        identity: identity::WORLD,
+        verified: false,
+        missing: false,
+    };
+    const NOBODY: Self = Self {
+        identity: identity::HOST,
+        verified: true,
+        missing: true,
+    };
 }
 
 /// Whether an address belongs to the network namespace with this cookie.
@@ -37,7 +47,10 @@ pub fn is_local(netns: u64, address: &[u8; 16]) -> bool {
     if is_loopback_words(words(address)) {
         return true;
     }
-    let mut key = LocalKey { netns, address: [0; 16] };
+    let mut key = LocalKey {
+        netns,
+        address: [0; 16],
+    };
     sock::set(&mut key.address, words(address));
     // SAFETY: only the presence of the entry is looked at.
     unsafe { LOCAL_ADDRESSES.get(key).is_some() }
@@ -58,7 +71,7 @@ pub fn on_this_host(ctx: *mut c_void, tuple: &Tuple) -> Peer {
             bpf_sk_lookup_udp(ctx, &raw mut key, length, u64::MAX, 0)
         };
         if sk.is_null() {
-            return Peer::HOST;
+            return Peer::NOBODY;
         }
         let mut owner = identity::HOST;
         if let Some(state) = SOCKETS.get(sk.cast()) {
@@ -66,7 +79,11 @@ pub fn on_this_host(ctx: *mut c_void, tuple: &Tuple) -> Peer {
             owner = state.owner.identity;
         }
         let _ = bpf_sk_release(sk.cast());
-        Peer { identity: owner, verified: true }
+        Peer {
+            identity: owner,
+            verified: true,
+            missing: false,
+        }
     }
 }
 
@@ -97,7 +114,11 @@ fn fill(key: &mut bpf_sock_tuple, tuple: &Tuple) -> u32 {
 /// Whether some socket listens on the local end of `tuple`.
 #[inline(never)]
 pub fn has_listener(ctx: *mut c_void, tuple: &Tuple) -> bool {
-    let mut from_anyone = Tuple { remote_port: tuple.local_port, protocol: TCP, ..Tuple::default() };
+    let mut from_anyone = Tuple {
+        remote_port: tuple.local_port,
+        protocol: TCP,
+        ..Tuple::default()
+    };
     sock::set(&mut from_anyone.local, words(&tuple.remote));
     sock::set(&mut from_anyone.remote, words(&tuple.local));
     // SAFETY: as in `on_this_host`.

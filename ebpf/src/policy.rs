@@ -1,11 +1,12 @@
 //! The decision: look-ups around `ringfence_common::logic::verdict`.
 
+use aya_ebpf::maps::lpm_trie::Key;
+use core::ptr::{read_volatile, write_volatile};
 use ringfence_common::{
     abi::{
-        Decision, Direction, Header, Identity, Layer, Reason, RuleEntry, RuleKey, SlotKey, Tuple, Verdict, identity,
-        rule::{
-            ALLOW_SELF, DENY_EGRESS, DENY_INGRESS, DENY_LISTEN, SELECTED, TIER_PEER_CIDR,
-        },
+        Decision, Direction, Header, Identity, Layer, Reason, RuleEntry, RuleKey, SlotKey, Tuple,
+        Verdict, identity,
+        rule::{ALLOW_SELF, DENY_EGRESS, DENY_INGRESS, DENY_LISTEN, SELECTED, TIER_PEER_CIDR},
         settings::{DENY_UNSELECTED, DRAFT_MODE, MAX_FAILSAFE},
         socket::PEER_VERIFIED,
         tuple::{ICMP, ICMPV6},
@@ -16,8 +17,6 @@ use ringfence_common::{
         verdict::{Outcome, Question, collect_into, merge, outcome},
     },
 };
-use aya_ebpf::maps::lpm_trie::Key;
-use core::ptr::{read_volatile, write_volatile};
 
 use crate::{
     maps::{CIDRS, FAILSAFE, HEADERS, RULES, RuleTable, SETTINGS},
@@ -55,6 +54,16 @@ impl Ask {
         self.verified = u8::from(peer.verified);
     }
 
+    /// Sets the other end of a flow that was judged before: one that closed its socket meanwhile is
+    /// still who it was.
+    #[inline(always)]
+    pub fn set_known_peer(&mut self, peer: Peer, before: &Decision) {
+        self.set_peer(peer);
+        if peer.missing && before.flags & PEER_VERIFIED != 0 {
+            self.peer = before.peer;
+        }
+    }
+
     #[inline(always)]
     fn direction(&self) -> Direction {
         match self.direction {
@@ -88,7 +97,8 @@ pub fn judge(ask: &Ask, decision: &mut Decision) {
 #[inline(never)]
 pub extern "C" fn ringfence_judge(ask: *const Ask, decision: *mut Decision) -> i32 {
     // SAFETY: the verifier makes sure that a pointer which is not null has its type's size behind it.
-    let (Some(ask), Some(decision)) = (unsafe { ask.as_ref() }, unsafe { decision.as_mut() }) else {
+    let (Some(ask), Some(decision)) = (unsafe { ask.as_ref() }, unsafe { decision.as_mut() })
+    else {
         return -1;
     };
     decide(ask, decision);
@@ -105,22 +115,47 @@ fn decide(ask: &Ask, decision: &mut Decision) {
     if let Some(reason) = by_identity(ask.identity) {
         return settle(decision, fixed(reason), fixed(reason), flags);
     }
-    let slot = SlotKey { identity: ask.identity, slot: ask.generation & 1 };
+    let slot = SlotKey {
+        identity: ask.identity,
+        slot: ask.generation & 1,
+    };
     // SAFETY: the value is copied at once; a slot is written only while no program reads it.
     let header = match unsafe { HEADERS.get(slot).copied() } {
         Some(header) => header,
         None if !identity::is_workload(ask.identity) => {
-            return settle(decision, fixed(Reason::AllowedHost), fixed(Reason::AllowedHost), flags);
+            return settle(
+                decision,
+                fixed(Reason::AllowedHost),
+                fixed(Reason::AllowedHost),
+                flags,
+            );
         }
-        None => Header { tiers: [0; 3], enforced: ALLOW_SELF, draft: ALLOW_SELF },
+        None => Header {
+            tiers: [0; 3],
+            enforced: ALLOW_SELF,
+            draft: ALLOW_SELF,
+        },
     };
     let found = find(&header, slot, ask);
     let itself = ask.peer == ask.identity && ask.verified != 0;
     let direction = ask.direction();
     let deny_unselected = flags & DENY_UNSELECTED != 0;
-    let enforced =
-        outcome(&found.enforced, header.enforced, direction, itself, deny_unselected, ask.now);
-    let draft = outcome(&found.draft, header.draft, direction, itself, deny_unselected, ask.now);
+    let enforced = outcome(
+        &found.enforced,
+        header.enforced,
+        direction,
+        itself,
+        deny_unselected,
+        ask.now,
+    );
+    let draft = outcome(
+        &found.draft,
+        header.draft,
+        direction,
+        itself,
+        deny_unselected,
+        ask.now,
+    );
     if enforced.verdict == Verdict::Deny
         && ask.direction == Direction::Ingress as u8
         && is_failsafe(ask)
@@ -141,17 +176,28 @@ pub fn judge_socket(who: Identity, generation: u32, reason: Reason, decision: &m
     if let Some(reason) = by_identity(who) {
         return settle(decision, fixed(reason), fixed(reason), flags);
     }
-    let slot = SlotKey { identity: who, slot: generation & 1 };
+    let slot = SlotKey {
+        identity: who,
+        slot: generation & 1,
+    };
     // SAFETY: the value is copied at once.
     let header = unsafe { HEADERS.get(slot).copied() }.unwrap_or_default();
     let unselected = identity::is_workload(who) && flags & DENY_UNSELECTED != 0;
     let layer = |bits: u16| {
         if bits & SELECTED == 0 {
-            let reason = if unselected { Reason::DeniedUnselected } else { Reason::AllowedUnselected };
+            let reason = if unselected {
+                Reason::DeniedUnselected
+            } else {
+                Reason::AllowedUnselected
+            };
             return fixed(reason);
         }
         let restricted = bits & (DENY_EGRESS | DENY_INGRESS) != 0;
-        fixed(if restricted { reason } else { Reason::AllowedDirection })
+        fixed(if restricted {
+            reason
+        } else {
+            Reason::AllowedDirection
+        })
     };
     settle(decision, layer(header.enforced), layer(header.draft), flags);
 }
@@ -159,7 +205,10 @@ pub fn judge_socket(who: Identity, generation: u32, reason: Reason, decision: &m
 /// Whether the identity has rules about listening.
 #[inline(always)]
 pub fn restricts_listen(who: Identity, generation: u32) -> bool {
-    let slot = SlotKey { identity: who, slot: generation & 1 };
+    let slot = SlotKey {
+        identity: who,
+        slot: generation & 1,
+    };
     // SAFETY: the value is copied at once.
     let header = unsafe { HEADERS.get(slot).copied() }.unwrap_or_default();
     let [_, _, listen] = header.tiers;
@@ -242,7 +291,9 @@ fn merge_in_memory(into: &mut Layer, from: &Layer, zero: u64) {
 #[inline(always)]
 fn opaque_zero() -> u64 {
     // SAFETY: the field is a plain integer in a map value.
-    SETTINGS.get(0).map_or(0, |settings| unsafe { read_volatile(&raw const settings.zero) })
+    SETTINGS.get(0).map_or(0, |settings| unsafe {
+        read_volatile(&raw const settings.zero)
+    })
 }
 
 /// Makes the verifier forget what it derived about the values: it would keep the ranges that each
@@ -261,7 +312,12 @@ fn is_failsafe(ask: &Ask) -> bool {
     let mut index = 0;
     while index < MAX_FAILSAFE as u32 && index < length {
         if let Some(entry) = FAILSAFE.get(index)
-            && failsafe::covers(entry, &ask.tuple.remote, ask.tuple.protocol, ask.tuple.local_port)
+            && failsafe::covers(
+                entry,
+                &ask.tuple.remote,
+                ask.tuple.protocol,
+                ask.tuple.local_port,
+            )
         {
             return true;
         }
@@ -277,7 +333,12 @@ fn fixed(reason: Reason) -> Outcome {
     } else {
         Verdict::Deny
     };
-    Outcome { verdict, reason, rule: 0, until: u64::MAX }
+    Outcome {
+        verdict,
+        reason,
+        rule: 0,
+        until: u64::MAX,
+    }
 }
 
 #[inline(always)]

@@ -2,12 +2,17 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock, bpf_sock_addr, bpf_sock_ops},
-    helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns, bpf_sk_fullsock, bpf_skb_load_bytes},
+    helpers::generated::{
+        bpf_get_socket_cookie, bpf_ktime_get_boot_ns, bpf_sk_fullsock, bpf_skb_load_bytes,
+    },
 };
 use core::{ffi::c_void, ptr::read_volatile};
 use ringfence_common::{
     abi::{Tuple, tuple::TCP},
-    logic::{address::{Words, mapped}, packet::Bytes},
+    logic::{
+        address::{Words, mapped},
+        packet::Bytes,
+    },
 };
 
 /// `AF_INET`.
@@ -96,7 +101,12 @@ macro_rules! words {
         let base = $base.cast::<c_void>().cast_const();
         // SAFETY: `base` is the hook's context or a socket, the field four words long.
         unsafe {
-            [word::<AT>(base), word::<{ AT + 4 }>(base), word::<{ AT + 8 }>(base), word::<{ AT + 12 }>(base)]
+            [
+                word::<AT>(base),
+                word::<{ AT + 4 }>(base),
+                word::<{ AT + 8 }>(base),
+                word::<{ AT + 12 }>(base),
+            ]
         }
     }};
 }
@@ -157,8 +167,14 @@ pub fn of_ops(ctx: *mut bpf_sock_ops, tuple: &mut Tuple) {
     tuple.local_port = field!(ctx, bpf_sock_ops, local_port) as u16;
     tuple.remote_port = u32::from_be(field!(ctx, bpf_sock_ops, remote_port)) as u16;
     if field!(ctx, bpf_sock_ops, family) == AF_INET {
-        set(&mut tuple.local, mapped(field!(ctx, bpf_sock_ops, local_ip4)));
-        set(&mut tuple.remote, mapped(field!(ctx, bpf_sock_ops, remote_ip4)));
+        set(
+            &mut tuple.local,
+            mapped(field!(ctx, bpf_sock_ops, local_ip4)),
+        );
+        set(
+            &mut tuple.remote,
+            mapped(field!(ctx, bpf_sock_ops, remote_ip4)),
+        );
     } else {
         set(&mut tuple.local, words!(ctx, bpf_sock_ops, local_ip6));
         set(&mut tuple.remote, words!(ctx, bpf_sock_ops, remote_ip6));

@@ -55,9 +55,7 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool) -> bool {
 #[inline(never)]
 fn watch_fin(skb: *mut __sk_buff, state: &mut SocketState) {
     let mut packet = Packet::default();
-    if parse_into(&Skb(skb), &mut packet).is_ok()
-        && packet.tcp_flags & FIN != 0
-    {
+    if parse_into(&Skb(skb), &mut packet).is_ok() && packet.tcp_flags & FIN != 0 {
         state.fin_end = packet.sequence.wrapping_add(packet.payload).wrapping_add(1);
     }
 }
@@ -79,7 +77,7 @@ fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool, generation: 
     };
     sock::connected(sk, &mut ask.tuple);
     ask.direction = direction(skb, state, &ask.tuple) as u8;
-    ask.set_peer(peer_of_packet(skb, &ask.tuple));
+    ask.set_known_peer(peer_of_packet(skb, &ask.tuple), &state.decision);
     let mut decision = Decision::default();
     policy::judge(&ask, &mut decision);
     let pass = passes(&decision);
@@ -102,7 +100,11 @@ fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool, generation: 
             write_volatile(&raw mut state.phase, PHASE_OPEN);
         }
     }
-    let hook = if going_out { Hook::Egress } else { Hook::Ingress };
+    let hook = if going_out {
+        Hook::Egress
+    } else {
+        Hook::Ingress
+    };
     if pass && phase == PHASE_NEW {
         state.opened_ns = ask.now;
         record(skb, event::OPEN, hook, &ask.tuple, state);
@@ -115,7 +117,13 @@ fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool, generation: 
 #[inline(never)]
 fn record(skb: *mut __sk_buff, kind: u8, hook: Hook, tuple: &Tuple, state: &SocketState) {
     let cookie = sock::cookie(skb.cast());
-    emit::send(What::new(kind, hook), cookie, tuple, &state.owner, &state.decision);
+    emit::send(
+        What::new(kind, hook),
+        cookie,
+        tuple,
+        &state.owner,
+        &state.decision,
+    );
 }
 
 /// Who opened the connection. A socket that was adopted without that knowledge is inbound when its
@@ -128,7 +136,11 @@ fn direction(skb: *mut __sk_buff, state: &SocketState, tuple: &Tuple) -> Directi
     if state.decision.direction == Direction::Ingress as u8 {
         return Direction::Ingress;
     }
-    if peer::has_listener(skb.cast(), tuple) { Direction::Ingress } else { Direction::Egress }
+    if peer::has_listener(skb.cast(), tuple) {
+        Direction::Ingress
+    } else {
+        Direction::Egress
+    }
 }
 
 /// The peer of a packet: traffic between addresses of one network namespace always crosses its
@@ -137,7 +149,11 @@ fn direction(skb: *mut __sk_buff, state: &SocketState, tuple: &Tuple) -> Directi
 pub fn peer_of_packet(skb: *mut __sk_buff, tuple: &Tuple) -> Peer {
     // SAFETY: the context is the hook's own.
     let device = unsafe { read_volatile(&raw const (*skb).ifindex) };
-    if device == LOOPBACK { peer::on_this_host(skb.cast(), tuple) } else { Peer::WORLD }
+    if device == LOOPBACK {
+        peer::on_this_host(skb.cast(), tuple)
+    } else {
+        Peer::WORLD
+    }
 }
 
 /// A SYN, or the ACK that ends the handshake, at a listener; or the SYN-ACK that it sends.
@@ -221,5 +237,11 @@ fn record_once(skb: *mut __sk_buff, ask: &Ask, state: &SocketState, decision: &D
         return;
     }
     let _ = DENIED.insert(key, ask.now, 0);
-    emit::send(What::new(event::DENY, Hook::Ingress), cookie, &ask.tuple, &state.owner, decision);
+    emit::send(
+        What::new(event::DENY, Hook::Ingress),
+        cookie,
+        &ask.tuple,
+        &state.owner,
+        decision,
+    );
 }

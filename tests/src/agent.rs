@@ -244,6 +244,19 @@ impl Agent {
     }
 }
 
+impl Drop for Agent {
+    /// A failing test shows what was recorded.
+    #[expect(clippy::print_stderr, reason = "a failing test shows what it knows")]
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(flows) = self.client.flows(Vec::new())
+        {
+            let lines: Vec<_> = flows.iter().map(flows::line).collect();
+            eprintln!("--- flow log\n{}\n---", lines.join("\n"));
+        }
+    }
+}
+
 fn arguments(config: &Path) -> [OsString; 3] {
     ["agent".into(), "--config".into(), config.into()]
 }

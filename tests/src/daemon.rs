@@ -3,10 +3,10 @@
 use std::{
     ffi::OsString,
     fs::{self, File},
-    io,
     os::unix::{net::UnixDatagram, process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Weak, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -23,12 +23,16 @@ use crate::{
 
 /// Lines of a log that a failure shows.
 const TAIL: usize = 60;
+/// Between two looks at what may have changed.
+const TICK: Duration = Duration::from_millis(50);
 
 /// A running daemon. Killed when dropped; a panicking test shows its log.
 pub struct Daemon {
     name: String,
     child: Child,
     log: PathBuf,
+    /// Keeps the notify socket read, as systemd does.
+    _notify: Arc<()>,
 }
 
 impl Daemon {
@@ -40,9 +44,11 @@ impl Daemon {
         let socket = dir.join("notify.sock");
         let _stale = fs::remove_file(&socket);
         let notify = UnixDatagram::bind(&socket).unwrap();
-        notify
-            .set_read_timeout(Some(Duration::from_millis(50)))
-            .unwrap();
+        notify.set_read_timeout(Some(TICK)).unwrap();
+        let (sender, ready) = mpsc::channel();
+        let alive = Arc::new(());
+        let weak = Arc::downgrade(&alive);
+        let _reader = thread::spawn(move || listen(&notify, &sender, &weak));
         let log = dir.join(format!("{name}.log"));
         let output = File::options()
             .create(true)
@@ -63,10 +69,11 @@ impl Daemon {
             name: name.to_owned(),
             child,
             log,
+            _notify: alive,
         };
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if ready(&notify) {
+            if ready.recv_timeout(TICK).is_ok() {
                 return Ok(daemon);
             }
             if let Ok(Some(status)) = daemon.child.try_wait() {
@@ -144,21 +151,23 @@ pub struct Ended {
     pub log: String,
 }
 
-fn ready(notify: &UnixDatagram) -> bool {
+/// Reads what the daemon tells systemd, until `alive` is gone.
+fn listen(notify: &UnixDatagram, ready: &mpsc::Sender<()>, alive: &Weak<()>) {
     let mut message = [0; 4096];
-    match notify.recv(&mut message) {
-        Ok(length) => {
-            let text = String::from_utf8_lossy(message.get(..length).unwrap_or_default());
-            text.lines().any(|line| line == "READY=1")
+    while alive.strong_count() > 0 {
+        let length = notify.recv(&mut message).unwrap_or(0);
+        let text = String::from_utf8_lossy(message.get(..length).unwrap_or_default());
+        if text.lines().any(|line| line == "READY=1") {
+            let _nobody_waits = ready.send(());
         }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-        Err(error) => panic!("the notify socket: {error}"),
     }
 }
 
 #[expect(clippy::print_stderr, reason = "a failing test shows what it knows")]
 fn show(name: &str, log: &str) {
-    let lines: Vec<_> = log.lines().collect();
+    // What the loader says about each instruction helps nobody here.
+    let own = |line: &&str| !line.contains("aya_obj") && !line.contains("aya::");
+    let lines: Vec<_> = log.lines().filter(own).collect();
     let first = lines.len().saturating_sub(TAIL);
     eprintln!("--- log of {name}, last lines");
     for line in lines.iter().skip(first) {

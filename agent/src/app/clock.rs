@@ -54,8 +54,8 @@ impl Pair {
     pub fn now(self) -> (OffsetDateTime, u64) {
         let boot = boot_now_ns();
         let wall = i128::from(boot) + i128::from(self.offset_ns);
-        let wall = OffsetDateTime::from_unix_timestamp_nanos(wall)
-            .unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let wall =
+            OffsetDateTime::from_unix_timestamp_nanos(wall).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         (wall, boot)
     }
 }

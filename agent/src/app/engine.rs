@@ -106,7 +106,11 @@ impl Engine {
     #[must_use]
     pub fn is_due(&self) -> bool {
         let (now, _) = self.clock.now();
-        self.clock.is_stale() || self.compiled.next_change.is_some_and(|change| change <= now)
+        self.clock.is_stale()
+            || self
+                .compiled
+                .next_change
+                .is_some_and(|change| change <= now)
     }
 
     fn check(&self, controller: Option<&Held>, local: &[Document]) -> Result<Candidate, String> {
@@ -270,7 +274,11 @@ impl Engine {
             documents: self.local.clone(),
             identities: Identities::new(),
         };
-        if let Err(error) = cache::save(&local_cache(&self.state_dir), &local) {
+        let directory = local_cache(&self.state_dir);
+        if let Err(error) = std::fs::create_dir_all(&directory) {
+            tracing::error!(%error, ?directory, "the policy in force is not kept on disk");
+        }
+        if let Err(error) = cache::save(&directory, &local) {
             tracing::error!(%error, "the policy in force is not kept on disk");
         }
         let Some(held) = &self.controller else { return };

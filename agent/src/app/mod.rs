@@ -13,12 +13,7 @@ mod publish;
 mod revoke;
 mod start;
 
-use std::{
-    path::Path,
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use tokio::{
@@ -66,7 +61,10 @@ pub fn run_agent(path: &Path) -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the last word of a daemon that could not start")]
+#[expect(
+    clippy::print_stderr,
+    reason = "the last word of a daemon that could not start"
+)]
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("ringfence: {error:#}");
     ExitCode::FAILURE
@@ -101,6 +99,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
         started.store.run().await;
         Err(anyhow!("the flow log ended"))
     });
+    if let Some(log) = started.kernel_log {
+        let _ = tasks.spawn(async move {
+            match log.run().await {
+                Err(error) => Err(anyhow!(error).context("debug messages of the kernel programs")),
+            }
+        });
+    }
     let (revoke, revocations) = mpsc::channel(revoke::QUEUE);
     let _ = tasks.spawn(revoke::run(revocations));
     let (questions, asked) = mpsc::channel(events::QUESTIONS);

@@ -17,7 +17,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{documents::{self, Watch}, engine::Engine, events::Question, publish::Published, revoke, start::hooks};
+use super::{
+    documents::{self, Watch},
+    engine::Engine,
+    events::Question,
+    publish::Published,
+    revoke,
+    start::hooks,
+};
 use crate::{
     api::{ControllerState, PolicySource},
     datapath::{Counts, poll},
@@ -94,7 +101,9 @@ impl Task {
             identities: update.identities,
         };
         let local = self.engine.local().to_vec();
-        let result = self.apply(Some(held), local, PolicySource::Controller).await;
+        let result = self
+            .apply(Some(held), local, PolicySource::Controller)
+            .await;
         // The stream may be gone; the policy is in force all the same.
         let _ = update.reply.send(result);
     }
@@ -134,7 +143,12 @@ impl Task {
     async fn applied(&mut self, took: Duration) {
         let generation = self.generation();
         let workloads = self.engine.resolver().inventory().len();
-        tracing::info!(generation, workloads, took_us = took.as_micros(), "policy in force");
+        tracing::info!(
+            generation,
+            workloads,
+            took_us = took.as_micros(),
+            "policy in force"
+        );
         self.metrics.policy_applied(generation, workloads, took);
         self.published.set_policy(self.engine.view());
         self.show_cgroups();
@@ -147,7 +161,9 @@ impl Task {
             status.controller_generation = controller;
             status.policy_error = None;
         });
-        let Ok(live) = self.flows.live().await else { return };
+        let Ok(live) = self.flows.live().await else {
+            return;
+        };
         for target in revoke::denied(&live, self.engine.compiled()) {
             let _ = self.revoke.try_send(target);
         }
@@ -183,11 +199,14 @@ impl Task {
         });
         match self.engine.check_links() {
             Ok(false) => {}
-            Ok(true) => tracing::error!("hooks were detached by someone else; they are attached again"),
+            Ok(true) => {
+                tracing::error!("hooks were detached by someone else; they are attached again")
+            }
             Err(error) => tracing::error!(error, "hooks were detached by someone else"),
         }
         let sync = self.published.sync_state();
-        self.metrics.controller_connected(sync.phase == Phase::Connected);
+        self.metrics
+            .controller_connected(sync.phase == Phase::Connected);
         let counts = self.counts.counts();
         let hooks = hooks(&mut self.engine);
         self.published.update_status(|status| {
@@ -213,7 +232,10 @@ impl Task {
             .set_cgroups(resolver.cgroup_paths(), resolver.inventory());
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the kernel keeps the low half too")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the kernel keeps the low half too"
+    )]
     fn generation(&mut self) -> u32 {
         self.engine.datapath().tables.generation() as u32
     }

@@ -16,10 +16,7 @@ use ringfence_policy::{
 use tokio::sync::mpsc;
 
 use super::clock;
-use crate::{
-    datapath::destroy::Destroyer,
-    flow::Live,
-};
+use crate::{datapath::destroy::Destroyer, flow::Live};
 
 /// Connections that wait to be ended at most; beyond that the next packet of each still fails.
 pub const QUEUE: usize = 65_536;
@@ -58,12 +55,20 @@ pub fn denied(live: &[Live], compiled: &Compiled) -> Vec<Target> {
             let inbound = flow.decision.direction == Direction::Ingress as u8;
             let query = Query {
                 local: flow.owner.identity,
-                direction: if inbound { Direction::Ingress } else { Direction::Egress },
+                direction: if inbound {
+                    Direction::Ingress
+                } else {
+                    Direction::Egress
+                },
                 peer: flow.decision.peer,
                 verified: flow.decision.flags & PEER_VERIFIED != 0,
                 peer_address: Some(flow.tuple.remote),
                 protocol: TCP,
-                port: if inbound { flow.tuple.local_port } else { flow.tuple.remote_port },
+                port: if inbound {
+                    flow.tuple.local_port
+                } else {
+                    flow.tuple.remote_port
+                },
             };
             answer(compiled, &query, now).enforced.verdict == Verdict::Deny
         })
@@ -87,7 +92,9 @@ pub async fn run(mut queue: mpsc::Receiver<Target>) -> anyhow::Result<()> {
         tokio::task::block_in_place(|| {
             for target in targets {
                 match destroyer.destroy(target.netns, &target.tuple, target.cookie) {
-                    Ok(outcome) => tracing::debug!(?outcome, cookie = target.cookie, "connection ended"),
+                    Ok(outcome) => {
+                        tracing::debug!(?outcome, cookie = target.cookie, "connection ended")
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "a revoked connection can't be reset; its packets are dropped");
                     }

@@ -1,12 +1,7 @@
 //! The order of a start: everything that can be refused is refused before the kernel is touched; the
 //! maps are filled before the programs are attached; the agent is ready when enforcement is complete.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::SystemTime};
 
 use anyhow::{Context as _, anyhow};
 use ringfence_common::abi::{
@@ -23,7 +18,7 @@ use super::{
 use crate::{
     api::{self, ControllerState, Feature, Hook, PolicySource, Status},
     config::{CgroupRoot, Config, Mode, Unselected},
-    datapath::{Counts, Datapath, Events, FlowMap, HOOKS, Options, features, lock, mount},
+    datapath::{Counts, Datapath, Events, FlowMap, HOOKS, KernelLog, Options, features, lock, mount},
     flow,
     identity::{Resolver, root},
     metrics::Metrics,
@@ -42,6 +37,8 @@ pub struct Started {
     pub events: Events,
     /// The datagram flows.
     pub flow_map: FlowMap,
+    /// Debug messages of the programs, if they can be read.
+    pub kernel_log: Option<KernelLog>,
     /// Counters of the programs.
     pub counts: Arc<Counts>,
     /// Access to the flow log.
@@ -65,9 +62,15 @@ pub struct Started {
 pub async fn start(config: &Config) -> anyhow::Result<Started> {
     let features = features::probe();
     if let Some(missing) = features::missing(&features) {
-        return Err(anyhow!("this host lacks what enforcement needs:\n{missing}"));
+        return Err(anyhow!(
+            "this host lacks what enforcement needs:\n{missing}"
+        ));
     }
-    let synchronisation = config.controller.as_ref().map(synchronisation).transpose()?;
+    let synchronisation = config
+        .controller
+        .as_ref()
+        .map(synchronisation)
+        .transpose()?;
     let root = match &config.agent.cgroup_root {
         CgroupRoot::Auto => root::locate("auto"),
         CgroupRoot::Path(path) => root::locate(&path.to_string_lossy()),
@@ -78,6 +81,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         cgroup_root: root.clone(),
         events_buffer: config.flows.events_buffer,
         flow_entries: config.flows.flow_entries,
+        debug: config.log.level >= tracing::Level::DEBUG,
     };
     mount::bpffs(&options.pin_dir).context("[agent] pin-dir")?;
     let lock = lock::hold(&config.agent.state_dir, &options.pin_dir)?;
@@ -92,16 +96,28 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
 
     let published = Published::new(status(config, &root, features));
     let deny_unselected = config.agent.unselected == Unselected::Deny;
-    let mut engine =
-        Engine::new(datapath, resolver, deny_unselected, config.agent.state_dir.clone());
+    let mut engine = Engine::new(
+        datapath,
+        resolver,
+        deny_unselected,
+        config.agent.state_dir.clone(),
+    );
     let error = first_policy(&mut engine, config)?;
     engine.refresh_addresses();
     engine.datapath().attach()?;
     engine.adopt_sockets();
     if let Err(error) = engine.datapath().watch_executions() {
-        tracing::warn!(error, "executables are judged at their first connection, not when they start");
+        tracing::warn!(
+            error,
+            "executables are judged at their first connection, not when they start"
+        );
     }
 
+    let kernel_log = engine
+        .datapath()
+        .kernel_log()
+        .inspect_err(|error| tracing::warn!(error, "no debug messages of the kernel programs"))
+        .ok();
     let (flows, store) = flow::open(config.flows.capacity);
     let metrics = Metrics::new(flows.counters())?;
     publish(&published, &mut engine, error);
@@ -112,6 +128,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         listener,
         events,
         flow_map,
+        kernel_log,
         counts,
         flows,
         store,
@@ -150,7 +167,11 @@ pub fn hooks(engine: &mut Engine) -> Vec<Hook> {
 fn first_policy(engine: &mut Engine, config: &Config) -> anyhow::Result<Option<String>> {
     let state = &config.agent.state_dir;
     let held = config.controller.as_ref().and_then(|_| load(state));
-    let source = if held.is_some() { PolicySource::Cache } else { PolicySource::Files };
+    let source = if held.is_some() {
+        PolicySource::Cache
+    } else {
+        PolicySource::Files
+    };
     let newest = documents::read(&config.agent.policy_dir)
         .and_then(|local| engine.apply(held.clone(), local, source));
     let Err(error) = newest else { return Ok(None) };
@@ -174,7 +195,10 @@ fn load(directory: &Path) -> Option<Held> {
 
 fn publish(published: &Published, engine: &mut Engine, error: Option<String>) {
     published.set_policy(engine.view());
-    published.set_cgroups(engine.resolver().cgroup_paths(), engine.resolver().inventory());
+    published.set_cgroups(
+        engine.resolver().cgroup_paths(),
+        engine.resolver().inventory(),
+    );
     let hooks = hooks(engine);
     let generation = engine.datapath().tables.generation();
     let source = engine.source();
@@ -190,8 +214,16 @@ fn publish(published: &Published, engine: &mut Engine, error: Option<String>) {
 }
 
 fn settings(config: &Config) -> anyhow::Result<Settings> {
-    let draft = if config.agent.mode == Mode::Draft { DRAFT_MODE } else { 0 };
-    let deny = if config.agent.unselected == Unselected::Deny { DENY_UNSELECTED } else { 0 };
+    let draft = if config.agent.mode == Mode::Draft {
+        DRAFT_MODE
+    } else {
+        0
+    };
+    let deny = if config.agent.unselected == Unselected::Deny {
+        DENY_UNSELECTED
+    } else {
+        0
+    };
     let stat = procfs_stat()?;
     Ok(Settings {
         flags: draft | deny,
@@ -220,7 +252,10 @@ fn status(config: &Config, root: &Path, features: Vec<features::Feature>) -> Sta
         applied: None,
         policy_source: PolicySource::Files,
         controller_generation: 0,
-        controller_state: config.controller.as_ref().map(|_| ControllerState::Connecting),
+        controller_state: config
+            .controller
+            .as_ref()
+            .map(|_| ControllerState::Connecting),
         policy_error: None,
         features: features
             .into_iter()

@@ -145,7 +145,7 @@ fn volume(flow: &v1::Flow) -> String {
     if flow.never_established {
         return "never established".to_owned();
     }
-    let duration = Duration::from_millis(flow.duration_ns / 1_000_000);
+    let duration = Duration::from_micros(flow.duration_ns / 1000);
     let (forward, reverse) = (
         words::bytes(flow.forward_bytes),
         words::bytes(flow.reverse_bytes),

@@ -6,10 +6,14 @@ use std::{io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum DatapathError {
     /// The object does not load.
-    #[error("the kernel refuses the programs: {0}; is the kernel at least 5.15, with CONFIG_CGROUP_BPF and CONFIG_DEBUG_INFO_BTF?")]
+    #[error(
+        "the kernel refuses the programs: {0}; is the kernel at least 5.15, with CONFIG_CGROUP_BPF and CONFIG_DEBUG_INFO_BTF?"
+    )]
     Load(#[from] aya::EbpfError),
     /// One program does not load.
-    #[error("the kernel refuses program {name}: {reason}; please report it with the kernel's version")]
+    #[error(
+        "the kernel refuses program {name}: {reason}; please report it with the kernel's version"
+    )]
     Program {
         /// Name of the program.
         name: &'static str,
@@ -17,7 +21,9 @@ pub enum DatapathError {
         reason: String,
     },
     /// The embedded object lacks something.
-    #[error("the embedded kernel object lacks {0}; it was not built with this agent: run `cargo xtask build`")]
+    #[error(
+        "the embedded kernel object lacks {0}; it was not built with this agent: run `cargo xtask build`"
+    )]
     Missing(&'static str),
     /// Offsets can't be read.
     #[error(transparent)]
@@ -31,7 +37,9 @@ pub enum DatapathError {
         source: io::Error,
     },
     /// A map is full.
-    #[error("{count} entries do not fit into map {name}; make the policy smaller or split it over hosts")]
+    #[error(
+        "{count} entries do not fit into map {name}; make the policy smaller or split it over hosts"
+    )]
     Full {
         /// Name of the map.
         name: &'static str,
@@ -47,7 +55,9 @@ pub enum DatapathError {
         source: io::Error,
     },
     /// A hook can't be attached.
-    #[error("hook {name} can't be attached to {path}: {source}; is another program attached there exclusively? (`bpftool cgroup show`)")]
+    #[error(
+        "hook {name} can't be attached to {path}: {source}; is another program attached there exclusively? (`bpftool cgroup show`)"
+    )]
     Attach {
         /// Name of the program.
         name: &'static str,

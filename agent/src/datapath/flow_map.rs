@@ -5,8 +5,7 @@ use std::path::Path;
 
 use aya::maps::{HashMap, MapData};
 use ringfence_common::abi::{
-    Decision, Direction, Event, FlowEntry, FlowKey, event,
-    names,
+    Decision, Direction, Event, FlowEntry, FlowKey, event, names,
     tuple::{ICMP, ICMPV6, UDP},
 };
 use ringfence_common::logic::packet::is_echo;
@@ -44,7 +43,9 @@ impl FlowMap {
             .filter(|(key, entry)| now_ns.saturating_sub(entry.seen_ns) > patience(key, entry))
             .map(|(key, _)| key)
             .collect();
-        idle.iter().filter_map(|key| self.end(key, now_ns)).collect()
+        idle.iter()
+            .filter_map(|key| self.end(key, now_ns))
+            .collect()
     }
 
     /// Removes one flow; its close record, if it ever was allowed.
@@ -104,7 +105,11 @@ fn close_record(key: &FlowKey, entry: &FlowEntry, now_ns: u64) -> Event {
         },
         decision: Decision { ..entry.decision },
         kind: event::CLOSE,
-        flags: if silent_icmp { event::NEVER_ESTABLISHED } else { 0 },
+        flags: if silent_icmp {
+            event::NEVER_ESTABLISHED
+        } else {
+            0
+        },
         ..Event::default()
     }
 }

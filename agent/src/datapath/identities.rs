@@ -6,9 +6,7 @@ use aya::{
     Pod,
     maps::{HashMap, MapData},
 };
-use ringfence_common::abi::{
-    CgroupEntry, ExecutableKey, Identity, LocalKey, ProcessKey, names,
-};
+use ringfence_common::abi::{CgroupEntry, ExecutableKey, Identity, LocalKey, ProcessKey, names};
 
 use super::{
     error::{DatapathError, io_error},

@@ -21,17 +21,50 @@ pub struct Hook {
 
 /// Every hook. Ingress and egress come last: while a start is under way, sockets get owners first.
 pub const HOOKS: [Hook; 11] = [
-    Hook { name: "sock_create", attach_type: 2 },
-    Hook { name: "sock_release", attach_type: 34 },
-    Hook { name: "ops", attach_type: 3 },
-    Hook { name: "bind4", attach_type: 8 },
-    Hook { name: "bind6", attach_type: 9 },
-    Hook { name: "connect4", attach_type: 10 },
-    Hook { name: "connect6", attach_type: 11 },
-    Hook { name: "sendmsg4", attach_type: 14 },
-    Hook { name: "sendmsg6", attach_type: 15 },
-    Hook { name: "ingress", attach_type: 0 },
-    Hook { name: "egress", attach_type: 1 },
+    Hook {
+        name: "sock_create",
+        attach_type: 2,
+    },
+    Hook {
+        name: "sock_release",
+        attach_type: 34,
+    },
+    Hook {
+        name: "ops",
+        attach_type: 3,
+    },
+    Hook {
+        name: "bind4",
+        attach_type: 8,
+    },
+    Hook {
+        name: "bind6",
+        attach_type: 9,
+    },
+    Hook {
+        name: "connect4",
+        attach_type: 10,
+    },
+    Hook {
+        name: "connect6",
+        attach_type: 11,
+    },
+    Hook {
+        name: "sendmsg4",
+        attach_type: 14,
+    },
+    Hook {
+        name: "sendmsg6",
+        attach_type: 15,
+    },
+    Hook {
+        name: "ingress",
+        attach_type: 0,
+    },
+    Hook {
+        name: "egress",
+        attach_type: 1,
+    },
 ];
 
 /// One attached hook.
@@ -70,11 +103,17 @@ pub fn attach(
     };
     if let Some(fd) = adopt(&path, cgroup_id)? {
         syscall::link_update(fd.as_fd(), program).map_err(refused)?;
-        return Ok(Link { name: hook.name, fd });
+        return Ok(Link {
+            name: hook.name,
+            fd,
+        });
     }
     let fd = syscall::link_create(program, cgroup.as_fd(), hook.attach_type).map_err(refused)?;
     syscall::pin(fd.as_fd(), &path).map_err(|source| DatapathError::Pin { path, source })?;
-    Ok(Link { name: hook.name, fd })
+    Ok(Link {
+        name: hook.name,
+        fd,
+    })
 }
 
 /// The link that is pinned at `path`, if it is still attached to the cgroup. One that is attached to

@@ -11,10 +11,12 @@ use std::{
 };
 
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel, programs::Program};
+use aya_log::EbpfLogger;
 use ringfence_common::abi::{names, version};
 
 use super::{
     error::DatapathError,
+    kernel_log::KernelLog,
     links::{self, HOOKS, Hook, Link},
     offsets,
 };
@@ -35,6 +37,8 @@ pub struct Options {
     pub events_buffer: u32,
     /// Entries of the flow map.
     pub flow_entries: u32,
+    /// The programs send debug messages.
+    pub debug: bool,
 }
 
 impl Options {
@@ -67,10 +71,12 @@ pub fn load(options: &Options) -> Result<Loaded, DatapathError> {
             })?;
     }
     let offsets = offsets::read(Path::new("/sys/kernel/btf/vmlinux"))?;
+    let log_level = if options.debug { &u8::MAX } else { &0 };
     let mut loader = EbpfLoader::new();
     let _ = loader
         .verifier_log_level(VerifierLogLevel::STATS)
         .override_global(names::OFFSETS, &offsets, true)
+        .override_global(aya_log::LEVEL, log_level, true)
         .map_max_entries(names::EVENTS, options.events_buffer)
         .map_max_entries(names::FLOWS, options.flow_entries);
     for name in names::PINNED {
@@ -101,7 +107,14 @@ impl Loaded {
             .iter()
             .map(|hook| {
                 let program = self.descriptor(*hook)?;
-                links::attach(*hook, program.as_fd(), &cgroup, id, &options.cgroup_root, &directory)
+                links::attach(
+                    *hook,
+                    program.as_fd(),
+                    &cgroup,
+                    id,
+                    &options.cgroup_root,
+                    &directory,
+                )
             })
             .collect()
     }
@@ -120,6 +133,15 @@ impl Loaded {
                 .map_err(|error| error.to_string()),
             _ => Err(DatapathError::Missing(EXEC).to_string()),
         }
+    }
+
+    /// Opens the programs' debug messages.
+    ///
+    /// # Errors
+    /// Why they can't be read.
+    pub fn kernel_log(&mut self) -> Result<KernelLog, String> {
+        let logger = EbpfLogger::init(&mut self.ebpf).map_err(|error| error.to_string())?;
+        KernelLog::new(logger).map_err(|error| error.to_string())
     }
 
     fn descriptor(&self, hook: Hook) -> Result<OwnedFd, DatapathError> {
@@ -163,7 +185,10 @@ fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError
 pub fn remove_pins(options: &Options) -> Result<BTreeMap<&'static str, usize>, DatapathError> {
     let directory = options.directory();
     let mut removed = BTreeMap::new();
-    for (what, path) in [("links", directory.join("links")), ("maps", directory.clone())] {
+    for (what, path) in [
+        ("links", directory.join("links")),
+        ("maps", directory.clone()),
+    ] {
         let Ok(entries) = fs::read_dir(&path) else {
             continue;
         };

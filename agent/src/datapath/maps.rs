@@ -31,9 +31,10 @@ pub(super) fn absent_is_fine(
     name: &'static str,
 ) -> Result<(), DatapathError> {
     match result.map_err(io_error) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(DatapathError::Map { name, source: error })
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DatapathError::Map {
+            name,
+            source: error,
+        }),
         _ => Ok(()),
     }
 }
@@ -42,6 +43,9 @@ pub(super) fn absent_is_fine(
 pub(super) fn full(error: io::Error, name: &'static str, count: usize) -> DatapathError {
     match error.raw_os_error() {
         Some(libc::E2BIG | libc::ENOSPC) => DatapathError::Full { name, count },
-        _ => DatapathError::Map { name, source: error },
+        _ => DatapathError::Map {
+            name,
+            source: error,
+        },
     }
 }

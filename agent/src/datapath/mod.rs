@@ -8,13 +8,14 @@
 
 mod counts;
 pub mod destroy;
+mod diag;
 mod error;
 mod events;
 pub mod fds;
 pub mod features;
 mod flow_map;
-mod diag;
 mod identities;
+mod kernel_log;
 mod links;
 mod load;
 pub mod local_addresses;
@@ -33,6 +34,7 @@ pub use error::DatapathError;
 pub use events::Events;
 pub use flow_map::{FlowMap, key_of};
 pub use identities::Identities;
+pub use kernel_log::KernelLog;
 pub use links::{HOOKS, Link};
 pub use load::{Options, remove_pins};
 pub use sockets::Sockets;
@@ -94,7 +96,11 @@ impl Datapath {
         failsafe: &[FailsafeEntry],
     ) -> Result<(), DatapathError> {
         let directory = self.directory();
-        write_all(&directory, names::FAILSAFE, failsafe.iter().take(MAX_FAILSAFE))?;
+        write_all(
+            &directory,
+            names::FAILSAFE,
+            failsafe.iter().take(MAX_FAILSAFE),
+        )?;
         write_all(&directory, names::SETTINGS, std::iter::once(&settings))
     }
 
@@ -113,6 +119,14 @@ impl Datapath {
     /// Why it could not be attached.
     pub fn watch_executions(&mut self) -> Result<(), String> {
         self.loaded.watch_executions()
+    }
+
+    /// The debug messages of the programs; they are sent when [`Options::debug`] asks for them.
+    ///
+    /// # Errors
+    /// Why they can't be read.
+    pub fn kernel_log(&mut self) -> Result<KernelLog, String> {
+        self.loaded.kernel_log()
     }
 
     /// The attached hooks.

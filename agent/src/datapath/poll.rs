@@ -6,6 +6,7 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
 use inotify::Inotify;
 use tokio::io::unix::AsyncFd;
 
@@ -15,6 +16,7 @@ pub trait OwnsDescriptor: AsFd + AsRawFd {}
 impl OwnsDescriptor for OwnedFd {}
 impl OwnsDescriptor for Inotify {}
 impl OwnsDescriptor for RingBuf<MapData> {}
+impl OwnsDescriptor for EbpfLogger<&'static dyn log::Log> {}
 
 /// Registers a descriptor with the runtime.
 ///

@@ -44,11 +44,7 @@ impl Sockets {
         let mut found = Vec::new();
         for process in adopt::processes(resolver) {
             let owner = Owner {
-                identity: resolver.resolve(
-                    process.cgroup_id,
-                    process.exe.as_ref(),
-                    process.uid,
-                ),
+                identity: resolver.resolve(process.cgroup_id, process.exe.as_ref(), process.uid),
                 class: resolver.class_of(process.cgroup_id),
                 cgroup: process.cgroup_id,
                 executable: process.exe.unwrap_or_default(),
@@ -114,7 +110,11 @@ impl Sockets {
             None => SocketState {
                 owner,
                 decision: Decision {
-                    direction: if inbound { Direction::Ingress } else { Direction::Egress } as u8,
+                    direction: if inbound {
+                        Direction::Ingress
+                    } else {
+                        Direction::Egress
+                    } as u8,
                     ..Decision::default()
                 },
                 phase: PHASE_NEW,

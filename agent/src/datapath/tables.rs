@@ -13,9 +13,7 @@ use std::{
 };
 
 use aya::maps::{Array, HashMap, HashOfMaps, MapData};
-use ringfence_common::abi::{
-    CidrKey, Header, Identity, RuleEntry, RuleKey, SlotKey, names,
-};
+use ringfence_common::abi::{CidrKey, Header, Identity, RuleEntry, RuleKey, SlotKey, names};
 use ringfence_policy::compile::{Compiled, Table};
 
 use super::{
@@ -180,7 +178,10 @@ impl Tables {
         held: &BTreeMap<Identity, Table>,
         wanted: &BTreeMap<Identity, Table>,
     ) -> Result<(), DatapathError> {
-        let gone: BTreeSet<_> = held.keys().filter(|key| !wanted.contains_key(key)).collect();
+        let gone: BTreeSet<_> = held
+            .keys()
+            .filter(|key| !wanted.contains_key(key))
+            .collect();
         for identity in &gone {
             let key = SlotKey {
                 identity: **identity,
@@ -191,7 +192,10 @@ impl Tables {
         }
         let had = held.iter().filter(|(_, table)| !table.cidrs.is_empty());
         for (identity, _) in had {
-            if wanted.get(identity).is_none_or(|table| table.cidrs.is_empty()) {
+            if wanted
+                .get(identity)
+                .is_none_or(|table| table.cidrs.is_empty())
+            {
                 let key = SlotKey {
                     identity: *identity,
                     slot,
@@ -251,8 +255,10 @@ fn make<K: aya::Pod, V: aya::Pod>(
     keys: &[K],
     values: &[V],
 ) -> Result<OwnedFd, DatapathError> {
-    let entries = u32::try_from(keys.len().max(1))
-        .map_err(|_| DatapathError::Full { name, count: keys.len() })?;
+    let entries = u32::try_from(keys.len().max(1)).map_err(|_| DatapathError::Full {
+        name,
+        count: keys.len(),
+    })?;
     let size = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
     let definition = aya_obj::Map::new_from_params(
         kind,

@@ -231,7 +231,10 @@ impl Resolver {
     /// Process class of a cgroup, 0 = none.
     #[must_use]
     pub fn class_of(&self, cgroup: u64) -> u32 {
-        self.tables.cgroups.get(&cgroup).map_or(0, |entry| entry.class)
+        self.tables
+            .cgroups
+            .get(&cgroup)
+            .map_or(0, |entry| entry.class)
     }
 
     fn update_cgroups(&mut self, ids: &BTreeSet<u64>) -> bool {

@@ -47,12 +47,17 @@ impl Tables {
     /// were given the identity of an ancestor).
     #[must_use]
     pub fn moves(&self, new: &Self) -> bool {
-        let cgroup_moves = new.cgroups.iter().any(|(id, entry)| match self.cgroups.get(id) {
-            Some(before) => before != entry,
-            None => entry.class != 0 || is_workload(entry.identity),
-        });
+        let cgroup_moves = new
+            .cgroups
+            .iter()
+            .any(|(id, entry)| match self.cgroups.get(id) {
+                Some(before) => before != entry,
+                None => entry.class != 0 || is_workload(entry.identity),
+            });
         let process_moves = |(key, identity): (&ProcessKey, &Identity)| {
-            self.processes.get(key).is_some_and(|before| before != identity)
+            self.processes
+                .get(key)
+                .is_some_and(|before| before != identity)
         };
         cgroup_moves || new.processes.iter().any(process_moves)
     }

@@ -55,22 +55,22 @@ abi_type!(Event, size = 192, align = 8);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Hook {
-    /// cgroup/sock_create.
+    /// `cgroup/sock_create`.
     SockCreate = 1,
-    /// cgroup/connect4 and connect6.
+    /// `cgroup/connect4` and `connect6`.
     Connect = 2,
-    /// cgroup/sendmsg4 and sendmsg6.
+    /// `cgroup/sendmsg4` and `sendmsg6`.
     Sendmsg = 3,
-    /// cgroup/bind4 and bind6.
+    /// `cgroup/bind4` and `bind6`.
     Bind = 4,
-    /// cgroup_skb/ingress.
+    /// `cgroup_skb/ingress`.
     Ingress = 5,
-    /// cgroup_skb/egress.
+    /// `cgroup_skb/egress`.
     Egress = 6,
-    /// sock_ops.
+    /// `sock_ops`.
     SockOps = 7,
-    /// cgroup/sock_release.
+    /// `cgroup/sock_release`.
     SockRelease = 8,
-    /// tracepoint sched_process_exec.
+    /// Tracepoint `sched_process_exec`.
     Exec = 9,
 }

@@ -40,6 +40,20 @@ pub const OFFSETS: &str = "OFFSETS";
 
 /// Every map that is pinned and so outlives the agent.
 pub const PINNED: [&str; 16] = [
-    ACTIVE, SETTINGS, FAILSAFE, CGROUPS, EXECUTABLES, PROCESSES, LOCAL_ADDRESSES, HEADERS, RULES,
-    CIDRS, SOCKETS, FLOWS, DENIED, EVENTS, COUNTS, REASONS,
+    ACTIVE,
+    SETTINGS,
+    FAILSAFE,
+    CGROUPS,
+    EXECUTABLES,
+    PROCESSES,
+    LOCAL_ADDRESSES,
+    HEADERS,
+    RULES,
+    CIDRS,
+    SOCKETS,
+    FLOWS,
+    DENIED,
+    EVENTS,
+    COUNTS,
+    REASONS,
 ];

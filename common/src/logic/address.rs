@@ -14,6 +14,7 @@ const LOCALHOST: u32 = 0x7f00_0001_u32.to_be();
 /// The words of 16 bytes.
 #[must_use]
 #[inline(always)]
+#[expect(clippy::many_single_char_names, reason = "one letter a byte")]
 pub const fn words(bytes: &[u8; 16]) -> Words {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *bytes;
     [
@@ -27,6 +28,7 @@ pub const fn words(bytes: &[u8; 16]) -> Words {
 /// The 16 bytes of an address.
 #[must_use]
 #[inline(always)]
+#[expect(clippy::many_single_char_names, reason = "one letter a word or byte")]
 pub const fn bytes(words: Words) -> [u8; 16] {
     let [w, x, y, z] = words;
     let [a, b, c, d] = w.to_ne_bytes();

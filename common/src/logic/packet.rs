@@ -81,14 +81,28 @@ pub fn parse_into(bytes: &impl Bytes, packet: &mut Packet) -> Result<(), Malform
 #[inline(always)]
 fn load<const N: usize>(bytes: &impl Bytes, offset: u32) -> Result<[u8; N], Malformed> {
     let mut loaded = [0; N];
-    if bytes.load(offset, &mut loaded) { Ok(loaded) } else { Err(Malformed) }
+    if bytes.load(offset, &mut loaded) {
+        Ok(loaded)
+    } else {
+        Err(Malformed)
+    }
 }
 
 /// Answers where the transport header starts, and its protocol.
 #[inline(always)]
 fn parse_v4(bytes: &impl Bytes, packet: &mut Packet) -> Result<(u32, u8), Malformed> {
-    let [first, _, total_high, total_low, _, _, frag_high, frag_low, _, protocol] =
-        load::<10>(bytes, 0)?;
+    let [
+        first,
+        _,
+        total_high,
+        total_low,
+        _,
+        _,
+        frag_high,
+        frag_low,
+        _,
+        protocol,
+    ] = load::<10>(bytes, 0)?;
     let header_length = u32::from(first & 0x0f) * 4;
     let total = u32::from(u16::from_be_bytes([total_high, total_low]));
     // A total length of 0 is a segment that the device will split (GSO larger than 64 KiB).
@@ -138,11 +152,7 @@ fn parse_v6(bytes: &impl Bytes, packet: &mut Packet) -> Result<(u32, u8), Malfor
 }
 
 #[inline(always)]
-fn parse_transport(
-    bytes: &impl Bytes,
-    offset: u32,
-    packet: &mut Packet,
-) -> Result<(), Malformed> {
+fn parse_transport(bytes: &impl Bytes, offset: u32, packet: &mut Packet) -> Result<(), Malformed> {
     match packet.protocol {
         TCP => {
             let [s0, s1, d0, d1, q0, q1, q2, q3] = load::<8>(bytes, offset)?;

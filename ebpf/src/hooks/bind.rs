@@ -1,9 +1,7 @@
 //! cgroup/bind4 and bind6: sets the owner and judges the right to a local port.
 
 use aya_ebpf::{
-    bindings::bpf_sock_addr,
-    helpers::generated::bpf_get_netns_cookie,
-    macros::cgroup_sock_addr,
+    bindings::bpf_sock_addr, helpers::generated::bpf_get_netns_cookie, macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
 use core::ptr::read_volatile;
@@ -32,7 +30,10 @@ pub fn bind6(ctx: SockAddrContext) -> i32 {
 fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
     // SAFETY: the context is the hook's own.
     let (sk, protocol) = unsafe {
-        ((*ctx).__bindgen_anon_1.sk, read_volatile(&raw const (*ctx).protocol) as u8)
+        (
+            (*ctx).__bindgen_anon_1.sk,
+            read_volatile(&raw const (*ctx).protocol) as u8,
+        )
     };
     let Some(state) = SOCKETS.get_or_create(sk.cast()) else {
         return Call::Refuse;
@@ -50,7 +51,11 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
         return Call::Allow;
     }
     let mut ask = Ask {
-        tuple: Tuple { local_port, protocol, ..Tuple::default() },
+        tuple: Tuple {
+            local_port,
+            protocol,
+            ..Tuple::default()
+        },
         identity: state.owner.identity,
         direction: Direction::Listen as u8,
         generation: generation(),
@@ -64,6 +69,12 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
         return Call::Allow;
     }
     let what = What::new(event::DENY, Hook::Bind);
-    emit::send(what, sock::cookie(ctx.cast()), &ask.tuple, &state.owner, &decision);
+    emit::send(
+        what,
+        sock::cookie(ctx.cast()),
+        &ask.tuple,
+        &state.owner,
+        &decision,
+    );
     Call::Refuse
 }

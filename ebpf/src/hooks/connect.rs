@@ -2,9 +2,7 @@
 //! is on this host its ingress rules are judged here too, so that a refusal is immediate.
 
 use aya_ebpf::{
-    bindings::bpf_sock_addr,
-    helpers::generated::bpf_get_netns_cookie,
-    macros::cgroup_sock_addr,
+    bindings::bpf_sock_addr, helpers::generated::bpf_get_netns_cookie, macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
 use core::ptr::read_volatile;
@@ -43,7 +41,10 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
 fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
     // SAFETY: the context is the hook's own.
     let (sk, protocol) = unsafe {
-        ((*ctx).__bindgen_anon_1.sk, read_volatile(&raw const (*ctx).protocol) as u8)
+        (
+            (*ctx).__bindgen_anon_1.sk,
+            read_volatile(&raw const (*ctx).protocol) as u8,
+        )
     };
     let Some(state) = SOCKETS.get_or_create(sk.cast()) else {
         return Call::Refuse;
@@ -56,7 +57,10 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
     if state.owner.identity == identity::PENDING {
         // The handshake is held at egress until the agent has judged the executable.
         emit::ask_about(&state.owner, Hook::Connect, sock::cookie(ctx.cast()));
-        state.decision = Decision { direction: Direction::Egress as u8, ..Decision::default() };
+        state.decision = Decision {
+            direction: Direction::Egress as u8,
+            ..Decision::default()
+        };
         return Call::Allow;
     }
     let mut ask = Ask {
@@ -66,7 +70,10 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
         now: sock::now(),
         ..Ask::default()
     };
-    sock::set(&mut ask.tuple.remote, destination_words(sock::user_address(ctx, is_v6)));
+    sock::set(
+        &mut ask.tuple.remote,
+        destination_words(sock::user_address(ctx, is_v6)),
+    );
     ask.tuple.remote_port = sock::user_port(ctx);
     ask.tuple.protocol = protocol;
     sock::bound(sk, &mut ask.tuple);
@@ -92,7 +99,11 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
 #[inline(never)]
 pub(super) fn find_peer(ctx: *mut bpf_sock_addr, netns: u64, ask: &mut Ask) -> bool {
     let local = peer::is_local(netns, &ask.tuple.remote);
-    let peer = if local { peer::on_this_host(ctx.cast(), &ask.tuple) } else { Peer::WORLD };
+    let peer = if local {
+        peer::on_this_host(ctx.cast(), &ask.tuple)
+    } else {
+        Peer::WORLD
+    };
     ask.set_peer(peer);
     local
 }
@@ -109,7 +120,12 @@ fn judge_listener(state: &mut SocketState, ask: &mut Ask) {
     let mut decision = Decision::default();
     policy::judge(ask, &mut decision);
     join(&mut state.decision, &decision);
-    turn(ask, words(&ask.tuple.remote), words(&ask.tuple.local), Direction::Egress);
+    turn(
+        ask,
+        words(&ask.tuple.remote),
+        words(&ask.tuple.local),
+        Direction::Egress,
+    );
 }
 
 #[inline(always)]

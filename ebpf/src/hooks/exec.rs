@@ -1,6 +1,7 @@
 //! raw tracepoint sched_process_exec (optional): the agent sees an executable before it connects.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_log_ebpf::debug;
 use ringfence_common::abi::{Decision, Owner, Tuple, event, event::Hook, identity};
 
 use crate::{
@@ -9,10 +10,11 @@ use crate::{
 };
 
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
-pub fn exec(_ctx: RawTracePointContext) -> i32 {
+pub fn exec(ctx: RawTracePointContext) -> i32 {
     let mut owner = Owner::default();
     who::current(&mut owner);
     if owner.identity == identity::PENDING {
+        debug!(&ctx, "exec pid {} runs an executable that is not judged yet", owner.tgid);
         let what = What::new(event::EXEC, Hook::Exec);
         emit::send(what, 0, &Tuple::default(), &owner, &Decision::default());
     }

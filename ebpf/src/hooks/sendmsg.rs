@@ -1,9 +1,7 @@
 //! cgroup/sendmsg4 and sendmsg6: egress of unconnected UDP.
 
 use aya_ebpf::{
-    bindings::bpf_sock_addr,
-    helpers::generated::bpf_get_netns_cookie,
-    macros::cgroup_sock_addr,
+    bindings::bpf_sock_addr, helpers::generated::bpf_get_netns_cookie, macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
 use core::ptr::read_volatile;
@@ -35,7 +33,10 @@ pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
 fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
     // SAFETY: the context is the hook's own.
     let (sk, protocol) = unsafe {
-        ((*ctx).__bindgen_anon_1.sk, read_volatile(&raw const (*ctx).protocol) as u8)
+        (
+            (*ctx).__bindgen_anon_1.sk,
+            read_volatile(&raw const (*ctx).protocol) as u8,
+        )
     };
     let Some(state) = SOCKETS.get_or_create(sk.cast()) else {
         return Call::Refuse;

@@ -38,10 +38,17 @@ fn decide(skb: *mut __sk_buff, going_out: bool) -> Fate {
     };
     // SAFETY: `sk` is a full socket.
     let (kind, protocol) = unsafe {
-        (read_volatile(&raw const (*sk).type_), read_volatile(&raw const (*sk).protocol))
+        (
+            read_volatile(&raw const (*sk).type_),
+            read_volatile(&raw const (*sk).protocol),
+        )
     };
     if kind != SOCK_STREAM || protocol != u32::from(TCP) {
         return datagram::packet(skb, sk, going_out);
     }
-    if tcp::packet(skb, sk, going_out) { Fate::Pass } else { Fate::Refuse }
+    if tcp::packet(skb, sk, going_out) {
+        Fate::Pass
+    } else {
+        Fate::Refuse
+    }
 }

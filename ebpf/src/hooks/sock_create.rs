@@ -1,7 +1,10 @@
 //! cgroup/sock_create: gives the socket its first owner, and refuses the kinds of sockets that the
 //! other hooks can't judge flow by flow.
 
-use aya_ebpf::{helpers::generated::bpf_get_netns_cookie, macros::cgroup_sock, programs::SockContext};
+use aya_ebpf::{
+    helpers::generated::bpf_get_netns_cookie, macros::cgroup_sock, programs::SockContext,
+};
+use aya_log_ebpf::debug;
 use core::ptr::read_volatile;
 use ringfence_common::abi::{Decision, Reason, Tuple, event, event::Hook, identity};
 
@@ -55,11 +58,27 @@ fn decide(ctx: &SockContext) -> Call {
     if passes(&decision) {
         return Call::Allow;
     }
+    debug!(
+        ctx,
+        "sock_create refused: identity {} type {} protocol {}",
+        state.owner.identity,
+        kind,
+        protocol
+    );
     // The record's protocol field holds what fits; MPTCP (262) shows as 6, the protocol on the wire.
     let protocol = if protocol == MPTCP { 6 } else { protocol as u8 };
-    let tuple = Tuple { protocol, ..Tuple::default() };
+    let tuple = Tuple {
+        protocol,
+        ..Tuple::default()
+    };
     decision.peer = identity::UNKNOWN;
     let what = What::new(event::DENY, Hook::SockCreate);
-    emit::send(what, sock::cookie(ctx.sock.cast()), &tuple, &state.owner, &decision);
+    emit::send(
+        what,
+        sock::cookie(ctx.sock.cast()),
+        &tuple,
+        &state.owner,
+        &decision,
+    );
     Call::Refuse
 }

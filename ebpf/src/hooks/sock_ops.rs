@@ -61,12 +61,18 @@ fn state_of<'a>(ctx: &SockOpsContext, create: bool) -> Option<&'a mut SocketStat
     if sk.is_null() {
         return None;
     }
-    if create { SOCKETS.get_or_create(sk.cast()) } else { SOCKETS.get(sk.cast()) }
+    if create {
+        SOCKETS.get_or_create(sk.cast())
+    } else {
+        SOCKETS.get(sk.cast())
+    }
 }
 
 #[inline(always)]
 fn active(ctx: &SockOpsContext) {
-    let Some(state) = state_of(ctx, false) else { return };
+    let Some(state) = state_of(ctx, false) else {
+        return;
+    };
     if state.phase != PHASE_OPENING {
         return;
     }
@@ -77,7 +83,9 @@ fn active(ctx: &SockOpsContext) {
 #[inline(always)]
 fn passive(ctx: &SockOpsContext) {
     watch(ctx);
-    let Some(state) = state_of(ctx, true) else { return };
+    let Some(state) = state_of(ctx, true) else {
+        return;
+    };
     let mut tuple = Tuple::default();
     sock::of_ops(ctx.ops, &mut tuple);
     // What the listener's storage said about its own flow is not this socket's.
@@ -93,8 +101,10 @@ fn passive(ctx: &SockOpsContext) {
         }
         // The next packet is judged and opens the flow.
         _ => {
-            state.decision =
-                Decision { direction: Direction::Ingress as u8, ..Decision::default() };
+            state.decision = Decision {
+                direction: Direction::Ingress as u8,
+                ..Decision::default()
+            };
         }
     }
 }
@@ -104,12 +114,20 @@ fn opened(ctx: &SockOpsContext, state: &SocketState) {
     let mut tuple = Tuple::default();
     sock::of_ops(ctx.ops, &mut tuple);
     let what = What::new(event::OPEN, Hook::SockOps);
-    emit::send(what, sock::cookie(ctx.ops.cast()), &tuple, &state.owner, &state.decision);
+    emit::send(
+        what,
+        sock::cookie(ctx.ops.cast()),
+        &tuple,
+        &state.owner,
+        &state.decision,
+    );
 }
 
 #[inline(always)]
 fn changed(ctx: &SockOpsContext) {
-    let Some(state) = state_of(ctx, false) else { return };
+    let Some(state) = state_of(ctx, false) else {
+        return;
+    };
     match ctx.arg(1) {
         FIN_WAIT1 => state.marks |= FIN_SENT,
         LAST_ACK => state.marks |= FIN_SENT | FIN_RECEIVED,
@@ -142,7 +160,11 @@ fn closed(ctx: *mut bpf_sock_ops, state: &mut SocketState) {
     };
     let mut what = What::new(event::CLOSE, Hook::SockOps);
     // `srtt_us` is stored times eight (`struct tcp_sock`).
-    let mut totals = Totals { opened_ns: state.opened_ns, rtt_us: srtt >> 3, ..Totals::default() };
+    let mut totals = Totals {
+        opened_ns: state.opened_ns,
+        rtt_us: srtt >> 3,
+        ..Totals::default()
+    };
     if phase == PHASE_OPENING {
         what = what.flagged(event::NEVER_ESTABLISHED);
     } else {

@@ -16,13 +16,19 @@ use crate::{
 pub fn sock_release(ctx: SockContext) -> i32 {
     // SAFETY: the context is the hook's own; each read has the field's width.
     let (kind, protocol) = unsafe {
-        (read_volatile(&raw const (*ctx.sock).type_), read_volatile(&raw const (*ctx.sock).protocol))
+        (
+            read_volatile(&raw const (*ctx.sock).type_),
+            read_volatile(&raw const (*ctx.sock).protocol),
+        )
     };
     if kind == SOCK_STREAM && protocol == u32::from(TCP) {
         return 1;
     }
     if let Some(state) = SOCKETS.get(ctx.sock.cast()) {
-        let tuple = Tuple { protocol: protocol as u8, ..Tuple::default() };
+        let tuple = Tuple {
+            protocol: protocol as u8,
+            ..Tuple::default()
+        };
         let what = What::new(event::RELEASE, Hook::SockRelease);
         let cookie = sock::cookie(ctx.sock.cast());
         emit::send(what, cookie, &tuple, &state.owner, &Decision::default());

@@ -35,10 +35,8 @@ fn a_policy_that_is_not_valid_is_refused_whole() {
         let status = agent.status();
         assert_eq!(status.generation, generation, "{status:?}");
         let _ = assert_refused(&web, "127.0.0.1:81", &[]);
-        assert_eq!(
-            agent.metrics().sum("ringfence_policy_refused_total", &[]),
-            1
-        );
+        // Once for the file and once for the signal, or once for both.
+        assert!(agent.metrics().sum("ringfence_policy_refused_total", &[]) >= 1);
         agent.assert_counters();
 
         agent.write_policy(&three_tiers().replace(
