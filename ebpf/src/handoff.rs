@@ -1,5 +1,5 @@
 //! Passes the judgement of an inbound SYN or ACK from the ingress hook to the hook that runs next on
-//! the same CPU in the same softirq (SYN-ACK at egress, `PASSIVE_ESTABLISHED` in sock_ops), which
+//! the same CPU in the same softirq (SYN-ACK at egress, `PASSIVE_ESTABLISHED` in `sock_ops`), which
 //! can't look up the peer's socket itself. The tuple is compared: a stranger's handoff is not believed.
 
 use ringfence_common::abi::{Decision, Tuple};

@@ -83,17 +83,12 @@ fn fill(owner: &mut Owner) {
         identity::AGENT
     } else if base.class == 0 {
         base.identity
+    } else if let Some(key) = executable() {
+        owner.executable = key;
+        by_process(base, &key, owner.uid)
     } else {
-        match executable() {
-            Some(key) => {
-                owner.executable = key;
-                by_process(base, &key, owner.uid)
-            }
-            None => {
-                count(Count::ExecutableUnreadable);
-                identity::UNKNOWN
-            }
-        }
+        count(Count::ExecutableUnreadable);
+        identity::UNKNOWN
     };
 }
 
@@ -163,7 +158,7 @@ fn lookup(cgroup: u64) -> Option<CgroupEntry> {
 /// The deepest known ancestor.
 #[inline(always)]
 fn walk(ancestor: impl Fn(i32) -> u64) -> Option<CgroupEntry> {
-    let mut level = MAX_LEVEL as i32;
+    let mut level = MAX_LEVEL.cast_signed();
     while level >= 0 {
         let id = ancestor(level);
         if id != 0

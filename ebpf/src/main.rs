@@ -8,6 +8,18 @@
 //! fails is counted and the stated outcome is deny; nothing here trusts a packet's bytes.
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::inline_always,
+    reason = "calls in the bpf target take five arguments and share 512 bytes of stack"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "the kernel's contexts hold small numbers in words; a checked conversion costs branches"
+)]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "aya's macros hand the context over by value"
+)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod datagram;

@@ -351,7 +351,7 @@ fn settle(decision: &mut Decision, enforced: Outcome, draft: Outcome, flags: u32
     decision.draft_verdict = draft.verdict as u8;
     decision.verdict = match enforced.verdict {
         Verdict::Deny if flags & DRAFT_MODE != 0 => Verdict::Audit as u8,
-        other => other as u8,
+        verdict @ (Verdict::Allow | Verdict::Deny | Verdict::Audit) => verdict as u8,
     };
 }
 

@@ -44,6 +44,10 @@ pub fn cookie(ctx: *mut c_void) -> u64 {
 
 /// The words of an address field of an 8-byte aligned type.
 #[inline(always)]
+#[expect(
+    clippy::cast_ptr_alignment,
+    reason = "the address stands at a multiple of 4"
+)]
 pub fn words(address: &[u8; 16]) -> Words {
     let from = address.as_ptr().cast::<u32>();
     // SAFETY: four words lie behind the reference; every address that the programs hold stands at a
@@ -53,6 +57,10 @@ pub fn words(address: &[u8; 16]) -> Words {
 
 /// Writes an address field of an 8-byte aligned type.
 #[inline(always)]
+#[expect(
+    clippy::cast_ptr_alignment,
+    reason = "the address stands at a multiple of 4"
+)]
 pub fn set(address: &mut [u8; 16], words: Words) {
     let to = address.as_mut_ptr().cast::<u32>();
     let [a, b, c, d] = words;
@@ -160,7 +168,7 @@ pub fn connected(sk: *mut bpf_sock, tuple: &mut Tuple) {
     }
 }
 
-/// Writes the addresses of the socket of a sock_ops call.
+/// Writes the addresses of the socket of a `sock_ops` call.
 #[inline(always)]
 pub fn of_ops(ctx: *mut bpf_sock_ops, tuple: &mut Tuple) {
     tuple.protocol = TCP;
@@ -195,7 +203,7 @@ pub fn full_socket(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
     }
 }
 
-/// A packet of cgroup_skb: it starts with the IP header.
+/// A packet of `cgroup_skb`: it starts with the IP header.
 #[derive(Clone, Copy)]
 pub struct Skb(pub *mut __sk_buff);
 

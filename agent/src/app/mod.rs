@@ -17,12 +17,13 @@ use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Level;
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::{
     api,
@@ -71,13 +72,18 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 }
 
 fn start_log(config: &Config) {
-    let log = tracing_subscriber::fmt()
-        .with_max_level(config.log.level)
-        .with_writer(std::io::stderr);
+    // The libraries' own messages matter only when something is wrong.
+    let level = config.log.level;
+    let filter = Targets::new()
+        .with_default(level.min(Level::WARN))
+        .with_target("ringfence_agent", level)
+        .with_target("ringfence_ebpf", level);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
     // A second logger can't be installed; the first one stays.
     let _ = match config.log.format {
-        LogFormat::Text => log.try_init(),
-        LogFormat::Json => log.json().try_init(),
+        LogFormat::Text => registry.with(lines).try_init(),
+        LogFormat::Json => registry.with(lines.json()).try_init(),
     };
 }
 
@@ -95,19 +101,19 @@ async fn run(config: Config) -> anyhow::Result<()> {
         boot_now_ns: clock::boot_now_ns,
     };
     let _ = tasks.spawn(serve_api(context, started.listener, cancel.clone()));
-    let _ = tasks.spawn(async move {
+    let _ = tasks.spawn(until(&cancel, async move {
         started.store.run().await;
         Err(anyhow!("the flow log ended"))
-    });
+    }));
     if let Some(log) = started.kernel_log {
-        let _ = tasks.spawn(async move {
+        let _ = tasks.spawn(until(&cancel, async move {
             match log.run().await {
                 Err(error) => Err(anyhow!(error).context("debug messages of the kernel programs")),
             }
-        });
+        }));
     }
     let (revoke, revocations) = mpsc::channel(revoke::QUEUE);
-    let _ = tasks.spawn(revoke::run(revocations));
+    let _ = tasks.spawn(until(&cancel, revoke::run(revocations)));
     let (questions, asked) = mpsc::channel(events::QUESTIONS);
     let reader = events::Reader::new(
         started.events,
@@ -117,11 +123,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
         questions,
         revoke.clone(),
     );
-    let _ = tasks.spawn(reader.run());
-    if let Some(address) = config.metrics {
-        let listener = TcpListener::bind(address).await.with_context(|| {
-            format!("metrics can't listen on {address}; change [metrics] listen")
-        })?;
+    let _ = tasks.spawn(until(&cancel, reader.run()));
+    if let Some(listener) = started.metrics_listener {
         let counts = Arc::clone(&started.counts);
         let source = move || KernelCounts {
             counts: counts.counts(),
@@ -169,6 +172,15 @@ async fn run(config: Config) -> anyhow::Result<()> {
     })
     .await;
     result
+}
+
+/// Ends a task that has no end of its own.
+fn until<T>(cancel: &CancellationToken, task: T) -> impl Future<Output = anyhow::Result<()>> + use<T>
+where
+    T: Future<Output = anyhow::Result<()>>,
+{
+    let cancel = cancel.clone();
+    async move { cancel.run_until_cancelled(task).await.unwrap_or(Ok(())) }
 }
 
 async fn serve_api(

@@ -77,24 +77,24 @@ impl Task {
                     block_in_place(|| self.engine.tree_changed());
                     self.show_cgroups();
                 }
-                Some(update) = self.updates.recv() => self.from_controller(update).await,
+                Some(update) = self.updates.recv() => self.take_update(update).await,
                 Some(question) = self.asked.recv() => self.judge(question),
-                () = files.changed() => self.from_files().await,
+                () = files.changed() => self.read_files().await,
                 _ = hangup.recv() => {
                     tracing::info!("SIGHUP: reading the policy directory");
-                    self.from_files().await;
+                    self.read_files().await;
                 }
                 _ = tick.tick() => {
                     self.tick().await;
                     if files.retry() {
-                        self.from_files().await;
+                        self.read_files().await;
                     }
                 }
             }
         }
     }
 
-    async fn from_controller(&mut self, update: Update) {
+    async fn take_update(&mut self, update: Update) {
         let held = Held {
             generation: update.generation,
             documents: update.documents,
@@ -108,7 +108,7 @@ impl Task {
         let _ = update.reply.send(result);
     }
 
-    async fn from_files(&mut self) {
+    async fn read_files(&mut self) {
         let controller = self.engine.controller().cloned();
         let source = match controller {
             Some(_) => self.engine.source(),
@@ -200,7 +200,7 @@ impl Task {
         match self.engine.check_links() {
             Ok(false) => {}
             Ok(true) => {
-                tracing::error!("hooks were detached by someone else; they are attached again")
+                tracing::error!("hooks were detached by someone else; they are attached again");
             }
             Err(error) => tracing::error!(error, "hooks were detached by someone else"),
         }

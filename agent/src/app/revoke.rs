@@ -93,7 +93,7 @@ pub async fn run(mut queue: mpsc::Receiver<Target>) -> anyhow::Result<()> {
             for target in targets {
                 match destroyer.destroy(target.netns, &target.tuple, target.cookie) {
                     Ok(outcome) => {
-                        tracing::debug!(?outcome, cookie = target.cookie, "connection ended")
+                        tracing::debug!(?outcome, cookie = target.cookie, "connection ended");
                     }
                     Err(error) => {
                         tracing::warn!(%error, "a revoked connection can't be reset; its packets are dropped");

@@ -9,6 +9,7 @@ use ringfence_common::abi::{
     settings::{DENY_UNSELECTED, DRAFT_MODE},
 };
 use ringfence_policy::model::Document;
+use tokio::net::TcpListener;
 
 use super::{
     documents,
@@ -18,7 +19,9 @@ use super::{
 use crate::{
     api::{self, ControllerState, Feature, Hook, PolicySource, Status},
     config::{CgroupRoot, Config, Mode, Unselected},
-    datapath::{Counts, Datapath, Events, FlowMap, HOOKS, KernelLog, Options, features, lock, mount},
+    datapath::{
+        Counts, Datapath, Events, FlowMap, HOOKS, KernelLog, Options, features, lock, mount,
+    },
     flow,
     identity::{Resolver, root},
     metrics::Metrics,
@@ -33,6 +36,8 @@ pub struct Started {
     pub published: Published,
     /// The bound gRPC socket.
     pub listener: api::Listener,
+    /// Where metrics are served, if anywhere.
+    pub metrics_listener: Option<TcpListener>,
     /// The event ring.
     pub events: Events,
     /// The datagram flows.
@@ -86,6 +91,12 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
     mount::bpffs(&options.pin_dir).context("[agent] pin-dir")?;
     let lock = lock::hold(&config.agent.state_dir, &options.pin_dir)?;
     let listener = api::bind(&config.api_socket).await?;
+    let metrics_listener = match config.metrics {
+        Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
+            format!("metrics can't listen on {address}; change [metrics] listen")
+        })?),
+        None => None,
+    };
     let resolver = Resolver::new(root.clone())?;
     let datapath = Datapath::open(options)?;
     datapath.set_settings(settings(config)?, &config.failsafe)?;
@@ -126,6 +137,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         engine,
         published,
         listener,
+        metrics_listener,
         events,
         flow_map,
         kernel_log,

@@ -84,6 +84,10 @@ impl DatapathError {
 }
 
 /// aya's map error as the kernel's error number where there is one.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "aya's other errors carry no error number"
+)]
 pub(super) fn io_error(error: aya::maps::MapError) -> io::Error {
     match error {
         aya::maps::MapError::SyscallError(error) => error.io_error,

@@ -87,9 +87,10 @@ fn patience(key: &FlowKey, entry: &FlowEntry) -> u64 {
 }
 
 fn close_record(key: &FlowKey, entry: &FlowEntry, now_ns: u64) -> Event {
-    let answered = match Direction::Egress as u8 == entry.decision.direction {
-        true => entry.rx_packets,
-        false => entry.tx_packets,
+    let answered = if entry.decision.direction == Direction::Egress as u8 {
+        entry.rx_packets
+    } else {
+        entry.tx_packets
     };
     let silent_icmp = answered == 0 && matches!(key.protocol, ICMP | ICMPV6);
     Event {

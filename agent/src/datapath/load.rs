@@ -162,6 +162,10 @@ impl Loaded {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "aya knows many kinds of programs that Ringfence has not"
+)]
 fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError> {
     let program = ebpf.program_mut(name).ok_or(DatapathError::Missing(name))?;
     let result = match program {

@@ -152,6 +152,7 @@ pub struct LinkInfo {
 }
 
 #[repr(C)]
+#[expect(clippy::struct_field_names, reason = "the names of `union bpf_attr`")]
 struct Info {
     fd: u32,
     length: u32,
@@ -175,6 +176,7 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
 }
 
 #[repr(C)]
+#[expect(clippy::struct_field_names, reason = "the names of `union bpf_attr`")]
 struct Batch {
     in_batch: u64,
     out_batch: u64,

@@ -147,12 +147,12 @@ impl Tables {
             let same = other.and_then(|other| other.get(identity)) == Some(table);
             rules.add(
                 key,
-                share(&self.rules, &twin, same).map_or_else(|| make_rules(table), Ok)?,
+                share(&self.rules, twin, same).map_or_else(|| make_rules(table), Ok)?,
             );
             if !table.cidrs.is_empty() {
                 cidrs.add(
                     key,
-                    share(&self.cidrs, &twin, same).map_or_else(|| make_cidrs(table), Ok)?,
+                    share(&self.cidrs, twin, same).map_or_else(|| make_cidrs(table), Ok)?,
                 );
             }
             self.headers
@@ -228,11 +228,11 @@ impl Staged {
 }
 
 /// The inner map that the other slot uses for the same table.
-fn share(outer: &HashOfMaps<MapData, SlotKey>, twin: &SlotKey, same: bool) -> Option<OwnedFd> {
+fn share(outer: &HashOfMaps<MapData, SlotKey>, twin: SlotKey, same: bool) -> Option<OwnedFd> {
     if !same {
         return None;
     }
-    let inner: MapData = outer.get(twin, 0).ok()?;
+    let inner: MapData = outer.get(&twin, 0).ok()?;
     inner.fd().as_fd().try_clone_to_owned().ok()
 }
 

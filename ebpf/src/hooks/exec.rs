@@ -1,4 +1,4 @@
-//! raw tracepoint sched_process_exec (optional): the agent sees an executable before it connects.
+//! Raw tracepoint `sched_process_exec` (optional): the agent sees an executable before it connects.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use aya_log_ebpf::debug;
@@ -14,7 +14,10 @@ pub fn exec(ctx: RawTracePointContext) -> i32 {
     let mut owner = Owner::default();
     who::current(&mut owner);
     if owner.identity == identity::PENDING {
-        debug!(&ctx, "exec pid {} runs an executable that is not judged yet", owner.tgid);
+        debug!(
+            &ctx,
+            "exec pid {} runs an executable that is not judged yet", owner.tgid
+        );
         let what = What::new(event::EXEC, Hook::Exec);
         emit::send(what, 0, &Tuple::default(), &owner, &Decision::default());
     }

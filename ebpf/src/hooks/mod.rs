@@ -18,7 +18,7 @@ enum Call {
 }
 
 impl Call {
-    /// Return code of cgroup/sock_create, bind, connect and sendmsg programs.
+    /// Return code of `cgroup/sock_create`, bind, connect and sendmsg programs.
     #[inline(always)]
     const fn code(self) -> i32 {
         match self {

@@ -1,4 +1,4 @@
-//! cgroup_skb/ingress and egress: every packet of every socket in the guarded tree.
+//! `cgroup_skb/ingress` and `egress`: every packet of every socket in the guarded tree.
 
 use aya_ebpf::{bindings::__sk_buff, macros::cgroup_skb, programs::SkBuffContext};
 use core::ptr::read_volatile;

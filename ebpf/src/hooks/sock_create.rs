@@ -1,4 +1,4 @@
-//! cgroup/sock_create: gives the socket its first owner, and refuses the kinds of sockets that the
+//! `cgroup/sock_create`: gives the socket its first owner, and refuses the kinds of sockets that the
 //! other hooks can't judge flow by flow.
 
 use aya_ebpf::{

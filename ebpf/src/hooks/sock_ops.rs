@@ -1,4 +1,4 @@
-//! sock_ops: when TCP connections open and end, with their final byte counters.
+//! `sock_ops`: when TCP connections open and end, with their final byte counters.
 
 use aya_ebpf::{
     bindings::{
@@ -51,7 +51,7 @@ pub fn ops(ctx: SockOpsContext) -> u32 {
 fn watch(ctx: &SockOpsContext) {
     let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
     // It fails for a socket that is no longer full only.
-    let _ = ctx.set_cb_flags(flags as i32);
+    let _ = ctx.set_cb_flags(flags.cast_signed());
 }
 
 #[inline(always)]

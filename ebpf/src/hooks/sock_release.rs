@@ -1,4 +1,4 @@
-//! cgroup/sock_release: nothing is decided here; it marks where the last descriptor of a socket
+//! `cgroup/sock_release`: nothing is decided here; it marks where the last descriptor of a socket
 //! without connection goes, so that its flows can end at once instead of by time-out.
 
 use aya_ebpf::{macros::cgroup_sock, programs::SockContext};
