@@ -185,6 +185,23 @@ impl Agent {
         fenced.unwrap_or_else(|| panic!("the record of a call to port {port} does not come"))
     }
 
+    /// The records that are `wanted`, once there are `number` of them and no more are under way.
+    #[track_caller]
+    #[must_use]
+    pub fn settled(&self, number: usize, wanted: impl Fn(&Flow) -> bool) -> Vec<Flow> {
+        let select = |mut flows: Vec<Flow>| {
+            let fence = |flow: &Flow| FENCES.clone().any(|port| flows::has_port(flow, port));
+            flows.retain(|flow| !fence(flow) && wanted(flow));
+            flows
+        };
+        // The last packets of a connection may follow the end of its processes.
+        let _in_time = poll(|| {
+            let flows = self.client.flows(Vec::new()).unwrap();
+            (select(flows).len() >= number).then_some(())
+        });
+        select(self.log_with_fences())
+    }
+
     /// Panics unless the flow log holds exactly these lines, in any order.
     #[track_caller]
     pub fn assert_log(&self, expected: &[String]) {
@@ -194,26 +211,17 @@ impl Agent {
     /// The same for those records that are `wanted`.
     #[track_caller]
     pub fn assert_log_of(&self, expected: &[String], wanted: impl Fn(&Flow) -> bool) {
-        let lines = || {
-            let flows = self.client.flows(Vec::new()).unwrap();
-            let fence = |flow: &Flow| FENCES.clone().any(|port| flows::has_port(flow, port));
-            let flows = flows.iter().filter(|flow| !fence(flow) && wanted(flow));
-            let mut lines: Vec<_> = flows.map(flows::line).collect();
-            lines.sort();
-            lines
-        };
+        let flows = self.settled(expected.len(), wanted);
+        let mut found: Vec<_> = flows.iter().map(flows::line).collect();
         let mut expected = expected.to_vec();
+        found.sort();
         expected.sort();
-        // The last packets of a connection may follow the end of its processes.
-        let _in_time = poll(|| (lines().len() >= expected.len()).then_some(()));
-        let _fence = self.log_with_fences();
-        let found = lines();
         assert!(
             found == expected,
-            "flow log\nexpected:\n  {}\nfound:\n  {}\nstatus: {:#?}",
+            "flow log\nexpected:\n  {}\nfound:\n  {}\nlosses: {:?}",
             expected.join("\n  "),
             found.join("\n  "),
-            self.status()
+            self.status().counts
         );
     }
 

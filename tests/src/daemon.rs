@@ -166,7 +166,11 @@ fn listen(notify: &UnixDatagram, ready: &mpsc::Sender<()>, alive: &Weak<()>) {
 #[expect(clippy::print_stderr, reason = "a failing test shows what it knows")]
 fn show(name: &str, log: &str) {
     // What the loader says about each instruction helps nobody here.
-    let own = |line: &&str| !line.contains("aya_obj") && !line.contains("aya::");
+    let own = |line: &&str| {
+        !["aya_obj", "aya::", "h2::"]
+            .iter()
+            .any(|other| line.contains(other))
+    };
     let lines: Vec<_> = log.lines().filter(own).collect();
     let first = lines.len().saturating_sub(TAIL);
     eprintln!("--- log of {name}, last lines");

@@ -45,6 +45,16 @@ pub fn line(flow: &Flow) -> String {
     line
 }
 
+/// A line with `*` in place of the bytes.
+#[must_use]
+pub fn without_bytes(line: &str) -> String {
+    let bytes = |word: &str| word.ends_with('B') && word.contains('/') && !word.contains('[');
+    let words = line
+        .split(' ')
+        .map(|word| if bytes(word) { "*" } else { word });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// Name of what happened.
 #[must_use]
 pub fn event(flow: &Flow) -> &'static str {

@@ -2,7 +2,7 @@
 
 use ringfence_tests::{
     Actor, Agent, Controller, Options, Sandbox,
-    flows::direction,
+    flows::{direction, event, line, without_bytes},
     policy::{policy, workloads},
     poll::until,
     scene,
@@ -11,6 +11,8 @@ use ringfence_tests::{
 use crate::common::{three_policies, three_tiers};
 
 const AT_DB: &str = "127.0.0.1:5432";
+/// Bytes of one message of a held stream.
+const MESSAGE: u64 = 64;
 
 struct Scenery {
     api: Actor,
@@ -40,19 +42,28 @@ fn revoked_by(agent: &Agent, scenery: &Scenery, change: impl FnOnce()) {
         "not reset: {cut:?}"
     );
     let at_server = server.line();
-    assert_eq!(at_server.received, cut.sent, "{at_server:?}");
-    let flow = format!("egress tcp api -> db {AT_DB}");
-    agent.assert_log_of(
-        &[
-            format!("open {flow} allow rule-allow api/egress[0] {by}"),
-            format!("deny {flow} deny default-deny revoked {by}"),
-            format!(
-                "close {flow} deny default-deny revoked {0}/{0}B {by}",
-                cut.sent
-            ),
-        ],
-        |record| direction(record) == "egress",
-    );
+    let flow = format!("tcp api -> db {AT_DB}");
+    let expected = |direction: &str, by: &str| {
+        let owner = if direction == "egress" { "api" } else { "db" };
+        [
+            format!("open {direction} {flow} allow rule-allow {owner}/{direction}[0] {by}"),
+            format!("deny {direction} {flow} deny default-deny revoked {by}"),
+            format!("close {direction} {flow} deny default-deny revoked * {by}"),
+        ]
+    };
+    let records = agent.settled(6, |_| true);
+    for (name, by) in [("egress", by), ("ingress", db.by(server.pid()))] {
+        let of_side = records.iter().filter(|record| direction(record) == name);
+        let lines: Vec<_> = of_side.map(|record| without_bytes(&line(record))).collect();
+        assert_eq!(lines, expected(name, &by), "{records:#?}");
+    }
+    // A message or its acknowledgement may have been under way.
+    let about = |bytes: u64| bytes.abs_diff(cut.sent) <= MESSAGE;
+    assert!(about(at_server.received), "{at_server:?} {cut:?}");
+    for record in records.iter().filter(|record| event(record) == "close") {
+        let counted = about(record.forward_bytes) && about(record.reverse_bytes);
+        assert!(counted, "{cut:?} {record:#?}");
+    }
     until("no flow is live", || agent.status().live_flows == 0);
 }
 
@@ -76,6 +87,25 @@ fn a_live_flow_is_reset_when_the_controller_removes_its_rule() {
             agent.status().controller_generation == 1
         });
         revoked_by(&agent, &scenery, || controller.set_policy(&scenery.without));
+        agent.assert_counters();
+    });
+}
+
+#[test]
+fn the_other_end_of_a_revoked_flow_notices() {
+    scene("other-end", |sandbox| {
+        let Scenery { api, db, .. } = scenery(sandbox);
+        let agent = Agent::start(sandbox, &three_tiers());
+        let mut server = db.serve(&["tcp", AT_DB, "--echo"]);
+        let stream = api.hold(AT_DB);
+        // Only the caller's rule goes; db would still accept it.
+        let to_db = "to = [{ workload = \"db\" }]\nports = [\"5432/tcp\"]";
+        let without = three_tiers().replace(to_db, "to = []");
+        assert_ne!(without, three_tiers());
+        agent.set_policy(&without);
+        assert!(!stream.last().ok());
+        let end = server.line();
+        assert!(!end.ok(), "{end:?}");
         agent.assert_counters();
     });
 }
@@ -106,11 +136,9 @@ fn a_change_that_does_not_concern_a_flow_leaves_it_alone() {
         let by = scenery.api.by(stream.pid());
         let flow = format!("egress tcp api -> db {AT_DB} allow rule-allow api/egress[0]");
         let log = agent.log();
-        let denied = log
-            .iter()
-            .filter(|record| ringfence_tests::flows::event(record) == "deny");
+        let denied = log.iter().filter(|record| event(record) == "deny");
         assert_eq!(denied.count(), 0, "{log:#?}");
-        let lines: Vec<_> = log.iter().map(ringfence_tests::flows::line).collect();
+        let lines: Vec<_> = log.iter().map(line).collect();
         assert!(lines.contains(&format!("open {flow} {by}")), "{lines:#?}");
         agent.assert_counters();
     });

@@ -74,7 +74,12 @@ enum Command {
     /// Make a socket, then end
     Socket { kind: socket::Kind },
     /// One ICMP echo over a ping socket
-    Ping { address: IpAddr },
+    Ping {
+        address: IpAddr,
+        /// Connect the socket first
+        #[arg(long)]
+        connect: bool,
+    },
     /// Hold a new network namespace until standard input ends
     Namespace,
     /// Become another program, which ends with the caller
@@ -121,7 +126,7 @@ fn act(command: Command) -> Result<Outcome> {
         Command::Hold { address, wait } => hold::hold(address, wait),
         Command::Bind { protocol, address } => socket::bind_only(protocol, address),
         Command::Socket { kind } => socket::make_only(kind),
-        Command::Ping { address } => socket::ping(address),
+        Command::Ping { address, connect } => socket::ping(address, connect),
         Command::Namespace => namespace(),
         Command::Run { program } => become_program(&program),
     }

@@ -1,7 +1,7 @@
 //! Sockets that are only made or bound, and ping sockets.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -65,7 +65,7 @@ pub fn bind_only(protocol: Protocol, address: SocketAddr) -> Result<Outcome> {
 }
 
 /// The kernel fills in identifier and checksum.
-pub fn ping(address: IpAddr) -> Result<Outcome> {
+pub fn ping(address: IpAddr, connect: bool) -> Result<Outcome> {
     let (domain, protocol, request) = match address {
         IpAddr::V4(_) => (Domain::IPV4, Number::ICMPV4, 8),
         IpAddr::V6(_) => (Domain::IPV6, Number::ICMPV6, 128),
@@ -75,9 +75,17 @@ pub fn ping(address: IpAddr) -> Result<Outcome> {
     let wait = Some(Duration::from_secs(3));
     socket.set_read_timeout(wait).map_err(at("socket"))?;
     let target = SocketAddr::new(address, 0);
-    socket.connect(&target.into()).map_err(at("connect"))?;
+    if connect {
+        socket.connect(&target.into()).map_err(at("connect"))?;
+    }
     let message = [request, 0, 0, 0, 0, 0, 0, 1, b'p', b'i', b'n', b'g'];
-    let _sent = socket.write(&message).map_err(at("send"))?;
+    let _sent = if connect {
+        socket.send(&message).map_err(at("send"))?
+    } else {
+        socket
+            .send_to(&message, &target.into())
+            .map_err(at("send"))?
+    };
     let mut buffer = [0; 1500];
     let read = socket.read(&mut buffer).map_err(at("receive"))?;
     if buffer.first() != Some(&reply) {
