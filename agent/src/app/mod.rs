@@ -23,7 +23,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
-use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 use crate::{
     api,
@@ -175,7 +177,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 /// Ends a task that has no end of its own.
-fn until<T>(cancel: &CancellationToken, task: T) -> impl Future<Output = anyhow::Result<()>> + use<T>
+fn until<T>(
+    cancel: &CancellationToken,
+    task: T,
+) -> impl Future<Output = anyhow::Result<()>> + use<T>
 where
     T: Future<Output = anyhow::Result<()>>,
 {

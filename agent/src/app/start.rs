@@ -115,6 +115,9 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
     );
     let error = first_policy(&mut engine, config)?;
     engine.refresh_addresses();
+    // Before the first packet is judged, so that nobody is taken for someone else; and again for what
+    // was opened meanwhile.
+    engine.adopt_sockets();
     engine.datapath().attach()?;
     engine.adopt_sockets();
     if let Err(error) = engine.datapath().watch_executions() {

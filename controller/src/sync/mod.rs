@@ -1,7 +1,7 @@
 //! Policy to agents: one stream each.
 //!
-//! A stream ([`stream`]) reads the store's watch channel and keeps what its agent acknowledged; what the
-//! operator sees of it lives in the [`registry`]. Rules of the wire: `docs/wire.md`.
+//! A stream (`stream`) reads the store's watch channel and keeps what its agent acknowledged; what the
+//! operator sees of it lives in the [`Registry`]. Rules of the wire: `docs/wire.md`.
 
 mod hello;
 mod registry;

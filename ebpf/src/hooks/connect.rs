@@ -12,7 +12,7 @@ use ringfence_common::{
         event::Hook,
         identity,
         socket::{DECIDED_BY_PEER, PHASE_NEW, PHASE_OPENING},
-        tuple::TCP,
+        tuple::{ICMP, ICMPV6, TCP},
     },
     logic::address::{Words, destination_words, is_unspecified_words},
 };
@@ -54,6 +54,10 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
     state.owner.netns = unsafe { bpf_get_netns_cookie(ctx.cast()) };
     state.phase = PHASE_NEW;
     state.marks = 0;
+    if protocol == ICMP || protocol == ICMPV6 {
+        // The type is not known yet: the packets are judged.
+        return Call::Allow;
+    }
     if state.owner.identity == identity::PENDING {
         // The handshake is held at egress until the agent has judged the executable.
         emit::ask_about(&state.owner, Hook::Connect, sock::cookie(ctx.cast()));
@@ -142,7 +146,7 @@ fn turn(ask: &mut Ask, local: Words, remote: Words, direction: Direction) {
 /// Adds the listener's verdict: what either side refuses is refused.
 #[inline(always)]
 fn join(ours: &mut Decision, theirs: &Decision) {
-    if theirs.verdict != Verdict::Allow as u8 {
+    if theirs.verdict != Verdict::Allow as u8 && ours.verdict == Verdict::Allow as u8 {
         ours.verdict = theirs.verdict;
         ours.reason = theirs.reason;
         ours.rule = theirs.rule;
