@@ -120,24 +120,13 @@ fn decide(ask: &Ask, decision: &mut Decision) {
         slot: ask.generation & 1,
     };
     // SAFETY: the value is copied at once; a slot is written only while no program reads it.
-    let header = match unsafe { HEADERS.get(slot).copied() } {
-        Some(header) => header,
-        None if !identity::is_workload(ask.identity) => {
-            return settle(
-                decision,
-                fixed(Reason::AllowedHost),
-                fixed(Reason::AllowedHost),
-                flags,
-            );
-        }
-        None => Header {
-            tiers: [0; 3],
-            enforced: ALLOW_SELF,
-            draft: ALLOW_SELF,
-        },
-    };
+    let header = unsafe { HEADERS.get(slot).copied() }.unwrap_or(Header {
+        tiers: [0; 3],
+        enforced: ALLOW_SELF,
+        draft: ALLOW_SELF,
+    });
     let found = find(&header, slot, ask);
-    let itself = ask.peer == ask.identity && ask.verified != 0;
+    let itself = ask.peer == ask.identity;
     let direction = ask.direction();
     let deny_unselected = flags & DENY_UNSELECTED != 0;
     let enforced = outcome(
@@ -182,7 +171,7 @@ pub fn judge_socket(who: Identity, generation: u32, reason: Reason, decision: &m
     };
     // SAFETY: the value is copied at once.
     let header = unsafe { HEADERS.get(slot).copied() }.unwrap_or_default();
-    let unselected = identity::is_workload(who) && flags & DENY_UNSELECTED != 0;
+    let unselected = flags & DENY_UNSELECTED != 0;
     let layer = |bits: u16| {
         if bits & SELECTED == 0 {
             let reason = if unselected {
@@ -221,7 +210,8 @@ fn by_identity(who: Identity) -> Option<Reason> {
     match who {
         identity::AGENT => Some(Reason::AllowedOwnChannel),
         identity::PENDING => Some(Reason::DeniedPending),
-        identity::UNKNOWN => Some(Reason::DeniedNoIdentity),
+        identity::HOST => Some(Reason::AllowedHost),
+        other if !identity::is_workload(other) => Some(Reason::DeniedNoIdentity),
         _ => None,
     }
 }

@@ -165,7 +165,7 @@ impl Agent {
     #[must_use]
     pub fn log(&self) -> Vec<Flow> {
         let mut flows = self.log_with_fences();
-        flows.retain(|flow| !FENCES.clone().any(|port| flows::has_port(flow, port)));
+        flows.retain(|flow| !flows::is_call_to(flow, &FENCES));
         flows
     }
 
@@ -179,7 +179,9 @@ impl Agent {
         assert!(outcome.failed("connect", "ECONNREFUSED"), "{outcome:?}");
         let fenced = poll(|| {
             let flows = self.client.flows(Vec::new()).unwrap();
-            let there = flows.iter().any(|flow| flows::has_port(flow, port));
+            let there = flows
+                .iter()
+                .any(|flow| flows::is_call_to(flow, &(port..port + 1)));
             there.then_some(flows)
         });
         fenced.unwrap_or_else(|| panic!("the record of a call to port {port} does not come"))
@@ -190,8 +192,7 @@ impl Agent {
     #[must_use]
     pub fn settled(&self, number: usize, wanted: impl Fn(&Flow) -> bool) -> Vec<Flow> {
         let select = |mut flows: Vec<Flow>| {
-            let fence = |flow: &Flow| FENCES.clone().any(|port| flows::has_port(flow, port));
-            flows.retain(|flow| !fence(flow) && wanted(flow));
+            flows.retain(|flow| !flows::is_call_to(flow, &FENCES) && wanted(flow));
             flows
         };
         // The last packets of a connection may follow the end of its processes.

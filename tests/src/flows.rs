@@ -88,13 +88,11 @@ pub fn verdict(number: i32) -> &'static str {
     }
 }
 
-/// Whether the record is about this port, at either end.
+/// Whether the record is about TCP to one of these ports.
 #[must_use]
-pub fn has_port(flow: &Flow, port: u16) -> bool {
-    let ends = [&flow.source, &flow.destination];
-    ends.into_iter()
-        .flatten()
-        .any(|end| end.port == u32::from(port))
+pub fn is_call_to(flow: &Flow, ports: &std::ops::Range<u16>) -> bool {
+    let port = flow.destination.as_ref().map_or(0, |end| end.port);
+    flow.protocol == 6 && u16::try_from(port).is_ok_and(|port| ports.contains(&port))
 }
 
 fn protocol(number: u32) -> String {

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod build;
+mod demo;
 mod process;
 mod run;
 mod setup;
@@ -35,6 +36,8 @@ enum Command {
     Build(build::Args),
     /// Build, then run the agent in the foreground on a cgroup of its own
     Run(run::Args),
+    /// Build, then show a policy allow, block and revoke, with real processes
+    Demo(demo::Args),
     /// Check format, lints, documentation and ABI, and run all tests
     Test(test::Args),
 }
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::Build(args) => build::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
     };
     match done {

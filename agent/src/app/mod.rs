@@ -29,7 +29,7 @@ use tracing_subscriber::{
 
 use crate::{
     api,
-    config::{self, Config, LogFormat},
+    config::{self, Config, LogFormat, Mode},
     metrics::{self, KernelCounts},
     sync,
 };
@@ -151,6 +151,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let policy = policy::Task {
         engine: started.engine,
         policy_dir: config.agent.policy_dir.clone(),
+        spared: revoke::Spared {
+            all: config.agent.mode == Mode::Draft,
+            failsafe: config.failsafe.clone(),
+        },
         published: started.published,
         metrics: started.metrics,
         counts: started.counts,

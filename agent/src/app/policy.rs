@@ -54,6 +54,8 @@ pub struct Task {
     pub updates: mpsc::Receiver<Update>,
     /// Executables that the kernel asks about.
     pub asked: mpsc::Receiver<Question>,
+    /// Connections that are never ended.
+    pub spared: revoke::Spared,
     /// Connections to end.
     pub revoke: mpsc::Sender<revoke::Target>,
 }
@@ -164,8 +166,13 @@ impl Task {
         let Ok(live) = self.flows.live().await else {
             return;
         };
-        for target in revoke::denied(&live, self.engine.compiled()) {
-            let _ = self.revoke.try_send(target);
+        for target in revoke::denied(&live, self.engine.compiled(), &self.spared) {
+            if self.revoke.try_send(target).is_err() {
+                tracing::warn!(
+                    "too many connections to reset at once; the packets of the others are dropped"
+                );
+                return;
+            }
         }
     }
 

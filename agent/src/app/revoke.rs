@@ -4,11 +4,12 @@
 use std::collections::HashSet;
 
 use ringfence_common::abi::{
-    Direction, Event, Verdict, event,
+    Direction, Event, FailsafeEntry, Verdict, event,
     event::Hook,
     socket::{PEER_VERIFIED, REVOKED},
     tuple::TCP,
 };
+use ringfence_common::logic::failsafe;
 use ringfence_policy::{
     compile::Compiled,
     explain::{Query, answer},
@@ -45,14 +46,34 @@ pub fn target(event: &Event) -> Option<Target> {
     })
 }
 
+/// What the agent's configuration lets pass, whatever a policy says.
+#[derive(Clone, Debug)]
+pub struct Spared {
+    /// Draft mode: everything.
+    pub all: bool,
+    /// Inbound flows of this list.
+    pub failsafe: Vec<FailsafeEntry>,
+}
+
+impl Spared {
+    fn covers(&self, flow: &Live, inbound: bool) -> bool {
+        let (remote, port) = (&flow.tuple.remote, flow.tuple.local_port);
+        let listed = |entry| failsafe::covers(entry, remote, TCP, port);
+        self.all || (inbound && self.failsafe.iter().any(listed))
+    }
+}
+
 /// The live connections that the policy now in force denies.
 #[must_use]
-pub fn denied(live: &[Live], compiled: &Compiled) -> Vec<Target> {
+pub fn denied(live: &[Live], compiled: &Compiled, spared: &Spared) -> Vec<Target> {
     let now = clock::boot_now_ns();
     live.iter()
         .filter(|flow| flow.tuple.protocol == TCP)
         .filter(|flow| {
             let inbound = flow.decision.direction == Direction::Ingress as u8;
+            if spared.covers(flow, inbound) {
+                return false;
+            }
             let query = Query {
                 local: flow.owner.identity,
                 direction: if inbound {

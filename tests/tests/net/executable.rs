@@ -71,6 +71,36 @@ fn a_copy_of_the_binary_is_another_process() {
 }
 
 #[test]
+fn a_held_call_that_comes_to_nothing_has_no_open_record() {
+    scene("held", |sandbox| {
+        let (api, db) = (sandbox.actor("api"), sandbox.actor("db"));
+        let selectors = format!("cgroup = \"/api\", exe = \"{}\"", api.program().display());
+        let text = workload("api", &selectors)
+            + &workloads(&["db"])
+            + &policy("db", "", &[("ingress", "from = [{ workload = \"api\" }]")]);
+        let agent = Agent::start(sandbox, &text);
+        let _server = db.serve(&["tcp", "127.0.0.1:5432"]);
+        let _ = api.tcp("127.0.0.1:5432", &[]).expect_ok("api calls db");
+        // Whether its executable is known by then is a race; that db refuses it is not.
+        for round in 0..5 {
+            let other = sandbox.actor(&format!("other{round}"));
+            let other = other.in_cgroup(sandbox, "api");
+            let outcome = other.tcp("127.0.0.1:5432", &["--timeout-ms", "2500"]);
+            assert!(!outcome.ok() && outcome.step == "connect", "{outcome:?}");
+            let by = other.by(outcome.pid);
+            let log = agent.log();
+            let mut own = log.iter().map(line).filter(|line| line.ends_with(&by));
+            assert!(
+                own.all(|line| line.starts_with("deny ") || line.contains(" unfinished 0/0B ")),
+                "{:#?}",
+                log.iter().map(line).collect::<Vec<_>>()
+            );
+        }
+        agent.assert_counters();
+    });
+}
+
+#[test]
 fn a_binary_that_was_changed_in_place_is_judged_anew() {
     scene("changed", |sandbox| {
         let app = sandbox.actor("app");

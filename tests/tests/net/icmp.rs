@@ -36,10 +36,9 @@ fn one_way(sandbox: &Sandbox, options: &[&str]) {
         let _ = ping(&may, address).expect_ok("an allowed echo");
         for actor in [&other, &none] {
             let outcome = ping(actor, address);
-            // The kernel keeps the error of an IPv6 ping to itself
-            // (`icmpv6_push_pending_frames`): nothing is sent, and nothing comes back.
-            let silent = address == "::1";
-            let error = if silent { "timeout" } else { "EPERM" };
+            // The kernel keeps the error of an IPv6 ping to itself (`icmpv6_push_pending_frames`):
+            // nothing is sent, and nothing comes back.
+            let error = if address == "::1" { "timeout" } else { "EPERM" };
             assert_eq!(outcome.error.as_deref(), Some(error), "{outcome:?}");
         }
     }

@@ -23,6 +23,21 @@ pub fn in_force(agent: &Agent, generation: u64) {
     });
 }
 
+/// Lets the agent judge an executable, so that its first call is not held until then.
+pub fn get_to_know(agent: &Agent, actor: &Actor) {
+    let asked = || {
+        let what = [("what", "pending")];
+        agent.metrics().sum("ringfence_failures_total", &what)
+    };
+    // The agent can look at the executable only while a process runs it.
+    let _running = actor.serve(&["udp", "127.0.0.1:9001"]);
+    until("the executable is known", || {
+        let before = asked();
+        let bound = actor.run(&["bind", "udp", "127.0.0.1:0"]);
+        bound.ok() && asked() == before
+    });
+}
+
 /// A call that must work.
 pub fn passes(
     caller: &Actor,

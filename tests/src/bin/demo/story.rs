@@ -1,11 +1,9 @@
 //! What happens, in order.
 
-use std::{thread, time::Duration};
-
 use ringfence_tests::{Agent, Controller, Sandbox, flows::line};
 
 use crate::{
-    acts::{about, in_force, passes, refused},
+    acts::{about, get_to_know, in_force, passes, refused},
     cast::{Cast, Server, TRIAL},
     ledger::Ledger,
     report::Report,
@@ -75,9 +73,9 @@ fn open<'a>(sandbox: &Sandbox, cast: &'a Cast, report: &mut Report) -> Option<Sh
         }
     });
     let servers = report.step("the servers start", || cast.serve())?;
-    // Its first use makes the agent look at the executable, which takes it a moment.
-    let _bound = cast.intruder.run(&["bind", "udp", "127.0.0.1:0"]);
-    thread::sleep(Duration::from_secs(1));
+    report.step("the agent gets to know the intruder", || {
+        get_to_know(&agent, &cast.intruder);
+    })?;
     Some(Show {
         cast,
         controller,
