@@ -25,6 +25,8 @@ pub const SOCK_STREAM: u32 = 1;
 pub const SOCK_RAW: u32 = 3;
 /// State of a listening socket (`TCP_LISTEN`).
 pub const LISTEN: u32 = 10;
+/// State of a socket whose SYN is not answered yet (`TCP_SYN_SENT`).
+pub const SYN_SENT: u32 = 2;
 /// Index of the loopback device in every network namespace.
 pub const LOOPBACK: u32 = 1;
 

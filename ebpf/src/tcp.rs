@@ -20,7 +20,7 @@ use crate::{
     maps::{DENIED, SOCKETS, count, generation},
     peer::{self, Peer},
     policy::{self, Ask, is_fresh, passes},
-    sock::{self, LISTEN, LOOPBACK, Skb, words},
+    sock::{self, LISTEN, LOOPBACK, SYN_SENT, Skb, words},
 };
 
 /// A denied connection attempt is recorded again after this time (the last retransmission of a SYN
@@ -89,6 +89,10 @@ fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool, generation: 
             decision.flags |= REVOKED;
         }
     }
+    // A handshake that was held is open when it has succeeded: sock_ops records that.
+    // SAFETY: `sk` is a full socket.
+    let calling = unsafe { read_volatile(&raw const (*sk).state) } == SYN_SENT;
+    let live = if calling { PHASE_OPENING } else { PHASE_OPEN };
     // Another CPU believes a fresh decision only in a live phase: a deny changes the phase first.
     // SAFETY: both are fields of the socket's storage.
     unsafe {
@@ -97,7 +101,7 @@ fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool, generation: 
         }
         write_volatile(&raw mut state.decision, decision);
         if pass && phase != PHASE_CLOSED && phase != PHASE_OPENING {
-            write_volatile(&raw mut state.phase, PHASE_OPEN);
+            write_volatile(&raw mut state.phase, live);
         }
     }
     let hook = if going_out {
@@ -107,6 +111,8 @@ fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool, generation: 
     };
     if pass && phase == PHASE_NEW {
         state.opened_ns = ask.now;
+    }
+    if pass && phase == PHASE_NEW && !calling {
         record(skb, event::OPEN, hook, &ask.tuple, state);
     } else if !pass && phase != PHASE_DENIED && phase != PHASE_CLOSED {
         record(skb, event::DENY, hook, &ask.tuple, state);

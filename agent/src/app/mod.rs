@@ -13,7 +13,7 @@ mod publish;
 mod revoke;
 mod start;
 
-use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{io::IsTerminal as _, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use tokio::{
@@ -80,7 +80,9 @@ fn start_log(config: &Config) {
         .with_default(level.min(Level::WARN))
         .with_target("ringfence_agent", level)
         .with_target("ringfence_ebpf", level);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry().with(filter);
     // A second logger can't be installed; the first one stays.
     let _ = match config.log.format {

@@ -104,7 +104,7 @@ fn measure() {
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    values.get(values.len() / 2).copied().unwrap()
 }
 
 fn start(arguments: &[&str]) -> Child {
