@@ -58,7 +58,13 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool) -> Fate {
     if let Some(entry) = FLOWS.get_ptr_mut(seen.key) {
         // SAFETY: an entry is integers only; several CPUs may count at once and lose a packet.
         let entry = unsafe { &mut *entry };
-        if is_fresh(&entry.decision, seen.ask.generation) {
+        let owner = SOCKETS
+            .get(sk.cast())
+            .map_or(0, |state| state.owner.identity);
+        let here = direction(going_out);
+        // A refusal of the peer's call is not one of ours.
+        let counts = passes(&entry.decision) || entry.decision.direction == here;
+        if counts && entry.owner == owner && is_fresh(&entry.decision, seen.ask.generation) {
             account(entry, seen.payload, going_out);
             return fate(&entry.decision);
         }
@@ -66,7 +72,7 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool) -> Fate {
     let Some(state) = prepare(skb, sk, going_out, &mut seen) else {
         return Fate::Refuse;
     };
-    if state.owner.identity == identity::PENDING {
+    if state.owner.identity == identity::PENDING || seen.ask.peer == identity::PENDING {
         return Fate::Hold;
     }
     let mut decision = Decision::default();
@@ -95,19 +101,17 @@ fn prepare<'a>(
     seen.ask.identity = state.owner.identity;
     seen.ask.now = sock::now();
     let peer = peer_of_packet(skb, &seen.ask.tuple);
-    seen.ask.direction = if going_out {
-        Direction::Egress as u8
-    } else {
-        Direction::Ingress as u8
-    };
+    seen.ask.direction = direction(going_out);
     let Some(entry) = FLOWS.get_ptr_mut(seen.key) else {
         seen.ask.set_peer(peer);
         return Some(state);
     };
     // SAFETY: as above.
     let before = unsafe { &(*entry).decision };
-    // A flow keeps the direction of its first packet.
-    seen.ask.direction = before.direction;
+    // A flow that passed keeps the direction of its first packet.
+    if passes(before) {
+        seen.ask.direction = before.direction;
+    }
     seen.ask.set_known_peer(peer, before);
     Some(state)
 }
@@ -172,9 +176,11 @@ fn remember(seen: &Seen, owner: &Owner, decision: &mut Decision, hook: Hook) {
         if passed && !pass {
             decision.flags |= REVOKED;
         }
+        let same = passed == pass && entry.decision.direction == decision.direction;
         entry.decision = *decision;
+        entry.owner = owner.identity;
         account(entry, seen.payload, going_out);
-        if passed == pass {
+        if same {
             return;
         }
     } else {
@@ -221,6 +227,9 @@ pub fn cached(seen: &Seen) -> Option<bool> {
     }
     let pass = passes(&entry.decision);
     if !pass {
+        if entry.decision.direction != Direction::Egress as u8 {
+            return None;
+        }
         account(entry, 0, true);
     }
     Some(pass)
@@ -243,6 +252,16 @@ fn unparsed(sk: *mut bpf_sock, reason: u8) -> Fate {
     let reason = Reason::from_number(reason).unwrap_or(Reason::DeniedMalformed);
     policy::judge_socket(state.owner.identity, generation(), reason, &mut decision);
     fate(&decision)
+}
+
+/// Who opens a flow whose first packet goes this way.
+#[inline(always)]
+fn direction(going_out: bool) -> u8 {
+    if going_out {
+        Direction::Egress as u8
+    } else {
+        Direction::Ingress as u8
+    }
 }
 
 #[inline(always)]

@@ -14,10 +14,13 @@ use aya_ebpf::{
 use core::ptr::read_volatile;
 use ringfence_common::abi::{
     CgroupEntry, Count, ExecutableKey, Identity, Offsets, Owner, ProcessKey, cgroup::MAX_LEVEL,
-    executable::ANY_UID, identity,
+    event::Hook, executable::ANY_UID, identity,
 };
 
-use crate::maps::{CGROUPS, EXECUTABLES, PROCESSES, SETTINGS, count};
+use crate::{
+    emit,
+    maps::{CGROUPS, EXECUTABLES, PROCESSES, SETTINGS, count},
+};
 
 /// Nanoseconds in the unit of `/proc/PID/stat` (`USER_HZ` is 100 everywhere).
 const TICK_NS: u64 = 10_000_000;
@@ -86,6 +89,8 @@ fn fill(owner: &mut Owner) {
     } else if let Some(key) = executable() {
         owner.executable = key;
         by_process(base, &key, owner.uid)
+    } else if is_kernel_thread() {
+        base.identity
     } else {
         count(Count::ExecutableUnreadable);
         identity::UNKNOWN
@@ -101,7 +106,8 @@ pub fn ready(skb: *mut __sk_buff, owner: &mut Owner) -> bool {
     }
     settle(owner);
     if owner.identity == identity::PENDING {
-        count(Count::Pending);
+        // Asked again by every packet that is held: a question can be lost.
+        emit::ask_about(owner, Hook::Egress, 0);
         return false;
     }
     true
@@ -113,10 +119,10 @@ pub fn settle(owner: &mut Owner) {
     if owner.identity != identity::PENDING {
         return;
     }
-    let base = lookup(owner.cgroup).unwrap_or(CgroupEntry {
-        identity: identity::HOST,
-        class: owner.class,
-    });
+    // A cgroup that is not known (yet, or any more) decides nothing.
+    let Some(base) = lookup(owner.cgroup) else {
+        return;
+    };
     let base = CgroupEntry {
         class: owner.class,
         ..base
@@ -124,9 +130,9 @@ pub fn settle(owner: &mut Owner) {
     owner.identity = by_process(base, &owner.executable, owner.uid);
 }
 
-/// Fills in the owner of a socket that no process has used since the programs were attached: what
-/// its cgroup stands for. Where process rules apply the executable can't be known: it stays pending
-/// until the agent has adopted the socket.
+/// Fills in the owner of a socket that no process has made or used since the programs were attached
+/// and that the agent could not adopt, such as the kernel's own: what its cgroup stands for without
+/// process rules.
 #[inline(always)]
 fn of_packet(skb: *mut __sk_buff, owner: &mut Owner) {
     // SAFETY: the context is the hook's own.
@@ -142,11 +148,7 @@ fn of_packet(skb: *mut __sk_buff, owner: &mut Owner) {
         class: 0,
     });
     owner.class = base.class;
-    owner.identity = if base.class == 0 {
-        base.identity
-    } else {
-        identity::PENDING
-    };
+    owner.identity = base.identity;
 }
 
 #[inline(always)]
@@ -210,6 +212,16 @@ pub fn executable() -> Option<ExecutableKey> {
             ctime_nsec: read::<u32>(inode, at.inode_ctime_nsec)? & 0x7fff_ffff,
             device: read(superblock, at.super_device)?,
         })
+    }
+}
+
+/// Whether the current task has no memory of its own, and so runs no executable.
+#[inline(always)]
+fn is_kernel_thread() -> bool {
+    // SAFETY: as in `executable`.
+    unsafe {
+        let at = read_volatile(&raw const OFFSETS);
+        read::<u64>(bpf_get_current_task(), at.task_mm) == Some(0)
     }
 }
 

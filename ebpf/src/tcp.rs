@@ -6,6 +6,7 @@ use ringfence_common::{
     abi::{
         Count, Decision, Direction, FlowKey, SocketState, Tuple, event,
         event::Hook,
+        identity,
         socket::{
             FIN_SENT, PHASE_CLOSED, PHASE_DENIED, PHASE_NEW, PHASE_OPEN, PHASE_OPENING, REVOKED,
         },
@@ -78,6 +79,11 @@ fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool, generation: 
     sock::connected(sk, &mut ask.tuple);
     ask.direction = direction(skb, state, &ask.tuple) as u8;
     ask.set_known_peer(peer_of_packet(skb, &ask.tuple), &state.decision);
+    if ask.peer == identity::PENDING {
+        // The other end's executable is not judged yet.
+        count(Count::Pending);
+        return false;
+    }
     let mut decision = Decision::default();
     policy::judge(&ask, &mut decision);
     let pass = passes(&decision);

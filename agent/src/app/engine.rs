@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use ringfence_common::abi::{ExecutableKey, Identity};
 use ringfence_policy::{
     compile::{self, Compiled, Context, compile},
-    model::{Document, Identities, PolicySet},
+    model::{Document, Identities, PolicySet, Workload},
     parse::{lint, parse},
 };
 
@@ -16,7 +16,7 @@ use super::clock::Pair;
 use crate::{
     api::{PolicySource, PolicyView},
     datapath::{Datapath, local_addresses},
-    identity::{Resolver, Tables},
+    identity::{Resolver, Tables, adopt},
     sync::{Held, cache},
 };
 
@@ -150,15 +150,28 @@ impl Engine {
             .map_err(|error| error.to_string())?;
         let result = self.write(&new.compiled);
         if let Err(error) = result {
-            if let Err(error) = self.resolver.set_workloads(&before.0, &before.1) {
-                tracing::error!(%error, "the workloads before can't be restored");
-            }
+            self.restore(&before.0, &before.1);
             return Err(error);
         }
         self.set = new.set;
         self.identities = new.identities;
         self.compiled = new.compiled;
         Ok(())
+    }
+
+    /// Puts the policy before back into force, after a new one could not be written whole.
+    fn restore(&mut self, workloads: &[Workload], identities: &Identities) {
+        if let Err(error) = self.resolver.set_workloads(workloads, identities) {
+            tracing::error!(%error, "the workloads before can't be restored");
+        }
+        // Unknown: everything is compared with the maps again.
+        self.written = None;
+        if let Err(error) = self.datapath.tables.apply(&self.compiled) {
+            tracing::error!(%error, "the policy before can't be restored");
+        }
+        if let Err(error) = self.write_identities() {
+            tracing::error!(error, "the identities before can't be restored");
+        }
     }
 
     fn write(&mut self, compiled: &Compiled) -> Result<(), String> {
@@ -208,7 +221,18 @@ impl Engine {
 
     /// Gives sockets that exist their owners.
     pub fn adopt_sockets(&mut self) {
-        let adopted = self.datapath.sockets.adopt(&self.resolver);
+        // A process that runs already is judged before its sockets get an owner.
+        let processes = adopt::processes(&self.resolver);
+        for process in &processes {
+            if let Some(key) = process.exe {
+                let _ = self.resolver.seen(key, process.tgid);
+            }
+        }
+        if let Err(error) = self.datapath.identities.apply(self.resolver.tables()) {
+            tracing::error!(%error, "identities");
+        }
+        self.written = Some(self.resolver.tables().clone());
+        let adopted = self.datapath.sockets.adopt(&self.resolver, processes);
         tracing::info!(adopted, "existing sockets");
     }
 
@@ -246,7 +270,7 @@ impl Engine {
             .and_then(|snapshot| {
                 self.datapath
                     .identities
-                    .set_local_addresses(snapshot.addresses)
+                    .set_local_addresses(snapshot.addresses, snapshot.unread == 0)
                     .map_err(|error| error.to_string())
             });
         if let Err(error) = result {

@@ -19,6 +19,8 @@ pub const QUESTIONS: usize = 4096;
 const SWEEP: Duration = Duration::from_secs(1);
 /// Sockets whose datagram flows are remembered at most.
 const MAX_SOCKETS: usize = 1 << 17;
+/// Datagram flows of one socket that are remembered at most; the others end when they are idle.
+const MAX_FLOWS: usize = 1 << 13;
 
 /// An executable that the kernel does not know yet.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +41,7 @@ pub struct Reader {
     questions: mpsc::Sender<Question>,
     revoke: mpsc::Sender<revoke::Target>,
     /// Datagram flows of each socket, to end them when it closes.
-    datagrams: HashMap<u64, Vec<(FlowKey, Owner)>>,
+    datagrams: HashMap<u64, HashMap<FlowKey, Owner>>,
 }
 
 impl Reader {
@@ -126,9 +128,8 @@ impl Reader {
             return;
         }
         let flows = self.datagrams.entry(event.cookie).or_default();
-        let key = key_of(event);
-        if !flows.iter().any(|(known, _)| *known == key) {
-            flows.push((key, event.owner));
+        if flows.len() < MAX_FLOWS {
+            let _ = flows.entry(key_of(event)).or_insert(event.owner);
         }
     }
 
@@ -138,8 +139,8 @@ impl Reader {
         let Some(flows) = self.datagrams.get_mut(&event.cookie) else {
             return event;
         };
-        if let Some(at) = flows.iter().position(|(known, _)| *known == key) {
-            event.owner = flows.swap_remove(at).1;
+        if let Some(owner) = flows.remove(&key) {
+            event.owner = owner;
         }
         if flows.is_empty() {
             let _ = self.datagrams.remove(&event.cookie);

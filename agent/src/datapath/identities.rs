@@ -50,13 +50,21 @@ impl Identities {
         self.processes.remove_others(&tables.processes)
     }
 
-    /// Replaces the addresses that are local to some network namespace.
+    /// Adds the addresses that are local to some network namespace; where the list is complete, others
+    /// are removed.
     ///
     /// # Errors
     /// [`DatapathError::Full`] or [`DatapathError::Map`].
-    pub fn set_local_addresses(&mut self, addresses: Vec<LocalKey>) -> Result<(), DatapathError> {
+    pub fn set_local_addresses(
+        &mut self,
+        addresses: Vec<LocalKey>,
+        complete: bool,
+    ) -> Result<(), DatapathError> {
         let wanted = addresses.into_iter().map(|key| (key, 1)).collect();
         self.local_addresses.add(&wanted)?;
+        if !complete {
+            return Ok(());
+        }
         self.local_addresses.remove_others(&wanted)
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use aya::maps::{MapData, SkStorage};
 use ringfence_common::abi::{
-    Decision, Direction, Owner, SocketState, names,
+    Decision, Direction, ExecutableKey, Owner, SocketState, identity, names,
     socket::{PASSIVE, PHASE_NEW},
 };
 
@@ -17,7 +17,7 @@ use super::{
     fds::{self, SocketFacts},
     maps,
 };
-use crate::identity::{Resolver, adopt};
+use crate::identity::{Resolver, adopt::ProcessSockets};
 
 const AF_INET: i32 = 2;
 const AF_INET6: i32 = 10;
@@ -40,9 +40,9 @@ impl Sockets {
 
     /// Writes the owner of every internet socket in the guarded tree that has none, or another one
     /// than its process stands for now. Returns how many were written.
-    pub fn adopt(&mut self, resolver: &Resolver) -> usize {
+    pub fn adopt(&mut self, resolver: &Resolver, processes: Vec<ProcessSockets>) -> usize {
         let mut found = Vec::new();
-        for process in adopt::processes(resolver) {
+        for process in processes {
             let owner = Owner {
                 identity: resolver.resolve(process.cgroup_id, process.exe.as_ref(), process.uid),
                 class: resolver.class_of(process.cgroup_id),
@@ -78,19 +78,40 @@ impl Sockets {
                     netns: facts.netns,
                     ..*owner
                 };
-                self.write(socket, facts, owner, &listening)
+                self.write(resolver, socket, facts, owner, &listening)
             })
             .count()
     }
 
     fn write(
         &mut self,
+        resolver: &Resolver,
         socket: &OwnedFd,
         facts: &SocketFacts,
         owner: Owner,
         listening: &HashSet<(u64, u16)>,
     ) -> bool {
         let before = self.storage.get(socket, 0).ok();
+        // A socket that has an owner keeps it, whoever else holds a descriptor; only what the owner
+        // stands for can have changed.
+        let owner = match before.map(|before| before.owner) {
+            Some(known) if known.identity == identity::AGENT => return false,
+            Some(known) if known.identity != identity::UNKNOWN => {
+                let executable = if known.tgid == owner.tgid {
+                    owner.executable
+                } else {
+                    known.executable
+                };
+                let key = (executable != ExecutableKey::default()).then_some(executable);
+                Owner {
+                    identity: resolver.resolve(known.cgroup, key.as_ref(), known.uid),
+                    class: resolver.class_of(known.cgroup),
+                    executable,
+                    ..known
+                }
+            }
+            _ => owner,
+        };
         if before.is_some_and(|before| before.owner.identity == owner.identity) {
             return false;
         }

@@ -82,6 +82,14 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
     ask.tuple.protocol = protocol;
     sock::bound(sk, &mut ask.tuple);
     let local = find_peer(ctx, state.owner.netns, &mut ask);
+    if ask.peer == identity::PENDING {
+        // The listener's executable is not judged yet: the handshake is held.
+        state.decision = Decision {
+            direction: Direction::Egress as u8,
+            ..Decision::default()
+        };
+        return Call::Allow;
+    }
     policy::judge(&ask, &mut state.decision);
     if local && passes(&state.decision) {
         judge_listener(state, &mut ask);

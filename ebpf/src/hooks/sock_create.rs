@@ -53,6 +53,17 @@ fn decide(ctx: &SockContext) -> Call {
         (_, DCCP | SCTP | UDPLITE | MPTCP | SMC) => Reason::DeniedProtocol,
         _ => return Call::Allow,
     };
+    if state.owner.identity == identity::PENDING {
+        emit::ask_about(
+            &state.owner,
+            Hook::SockCreate,
+            sock::cookie(ctx.sock.cast()),
+        );
+        if kind == SOCK_RAW {
+            // Its packets are held, then judged.
+            return Call::Allow;
+        }
+    }
     let mut decision = Decision::default();
     policy::judge_socket(state.owner.identity, generation(), reason, &mut decision);
     if passes(&decision) {
