@@ -71,7 +71,7 @@ impl Engine {
         }
     }
 
-    /// Makes these documents the policy in force.
+    /// Makes these documents the policy in force; [`Self::save`] keeps them for the next start.
     ///
     /// # Errors
     /// Every reason why they are refused, one a line; the policy before stays in force.
@@ -86,7 +86,6 @@ impl Engine {
         self.controller = controller;
         self.local = local;
         self.source = source;
-        self.save();
         Ok(())
     }
 
@@ -292,7 +291,7 @@ impl Engine {
     }
 
     /// Keeps the policy in force on disk, so that the next start has it.
-    fn save(&self) {
+    pub fn save(&self) {
         let local = Held {
             generation: 0,
             documents: self.local.clone(),

@@ -135,8 +135,13 @@ impl Task {
     ) -> Result<(), String> {
         let began = Instant::now();
         let result = block_in_place(|| self.engine.apply(controller, local, source));
+        let took = began.elapsed();
         match &result {
-            Ok(()) => self.applied(began.elapsed()).await,
+            Ok(()) => {
+                self.applied(took).await;
+                // Before the policy is acknowledged: a restart must not go back behind it.
+                block_in_place(|| self.engine.save());
+            }
             Err(error) => self.refused(error),
         }
         result

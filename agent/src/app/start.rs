@@ -119,6 +119,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
     // was opened meanwhile.
     engine.adopt_sockets();
     engine.datapath().attach()?;
+    engine.save();
     engine.adopt_sockets();
     if let Err(error) = engine.datapath().watch_executions() {
         tracing::warn!(

@@ -1,6 +1,11 @@
 //! Sockets that were there before the agent.
 
-use ringfence_tests::{Agent, poll::until, scene};
+use ringfence_tests::{
+    Agent,
+    policy::{policy, workload},
+    poll::until,
+    scene,
+};
 
 use crate::common::{assert_refused, three_tiers};
 
@@ -30,5 +35,22 @@ fn sockets_open_before_the_start_are_adopted_and_judged() {
         agent.assert_counters();
         agent.kill();
         assert!(allowed.is_alive(), "cut by the death of the agent");
+    });
+}
+
+#[test]
+fn running_processes_are_judged_where_a_workload_is_an_executable_anywhere() {
+    scene("adopt-exe", |sandbox| {
+        let (caller, server) = (sandbox.actor("caller"), sandbox.actor("server"));
+        let _server = server.serve(&["tcp", AT_DB, "--echo"]);
+        let mut held = caller.hold(AT_DB);
+        let selector = format!("exe = \"{}\"", caller.program().display());
+        let text = workload("caller", &selector)
+            + &policy("caller", "", &[("egress", "ports = [\"5432/tcp\"]")]);
+        let agent = Agent::start(sandbox, &text);
+        let _ = caller.tcp(AT_DB, &[]).expect_ok("what its rule allows");
+        let _ = assert_refused(&caller, "127.0.0.1:5433", &[]);
+        assert!(held.is_alive(), "an allowed flow was cut");
+        agent.assert_counters();
     });
 }
