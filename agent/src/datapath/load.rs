@@ -1,8 +1,7 @@
 //! Loads the programs around the pinned maps, and attaches them.
 
 use std::{
-    collections::BTreeMap,
-    fs::{self, DirBuilder, File},
+    fs::{DirBuilder, File},
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::{DirBuilderExt, MetadataExt},
@@ -180,33 +179,4 @@ fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError
         name,
         reason: error.to_string(),
     })
-}
-
-/// Removes every pin of this ABI: links first, so that enforcement ends before its maps go.
-///
-/// # Errors
-/// [`DatapathError::Pin`].
-pub fn remove_pins(options: &Options) -> Result<BTreeMap<&'static str, usize>, DatapathError> {
-    let directory = options.directory();
-    let mut removed = BTreeMap::new();
-    for (what, path) in [
-        ("links", directory.join("links")),
-        ("maps", directory.clone()),
-    ] {
-        let Ok(entries) = fs::read_dir(&path) else {
-            continue;
-        };
-        let mut count = 0;
-        for entry in entries.flatten() {
-            if fs::remove_file(entry.path()).is_ok() {
-                count += 1;
-            }
-        }
-        fs::remove_dir(&path).map_err(|source| DatapathError::Pin {
-            path: path.clone(),
-            source,
-        })?;
-        let _ = removed.insert(what, count);
-    }
-    Ok(removed)
 }

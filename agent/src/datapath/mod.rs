@@ -36,7 +36,7 @@ pub use flow_map::{FlowMap, key_of};
 pub use identities::Identities;
 pub use kernel_log::KernelLog;
 pub use links::{HOOKS, Link};
-pub use load::{Options, remove_pins};
+pub use load::Options;
 pub use sockets::Sockets;
 pub use tables::Tables;
 

@@ -1,17 +1,12 @@
 //! cgroup/bind4 and bind6: sets the owner and judges the right to a local port.
 
-use aya_ebpf::{
-    bindings::bpf_sock_addr, helpers::generated::bpf_get_netns_cookie, macros::cgroup_sock_addr,
-    programs::SockAddrContext,
-};
-use core::ptr::read_volatile;
+use aya_ebpf::{bindings::bpf_sock_addr, macros::cgroup_sock_addr, programs::SockAddrContext};
 use ringfence_common::abi::{Decision, Direction, Tuple, event, event::Hook, identity};
 
-use super::Call;
+use super::{Call, Caller, caller};
 use crate::{
     emit::{self, What},
-    identity as who,
-    maps::{SOCKETS, generation},
+    maps::generation,
     policy::{self, Ask, passes},
     sock,
 };
@@ -28,19 +23,12 @@ pub fn bind6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
-    // SAFETY: the context is the hook's own.
-    let (sk, protocol) = unsafe {
-        (
-            (*ctx).__bindgen_anon_1.sk,
-            read_volatile(&raw const (*ctx).protocol) as u8,
-        )
-    };
-    let Some(state) = SOCKETS.get_or_create(sk.cast()) else {
+    let Some(Caller {
+        state, protocol, ..
+    }) = caller(ctx)
+    else {
         return Call::Refuse;
     };
-    who::current(&mut state.owner);
-    // SAFETY: the context is the hook's own.
-    state.owner.netns = unsafe { bpf_get_netns_cookie(ctx.cast()) };
     let local_port = sock::user_port(ctx);
     if state.owner.identity == identity::PENDING {
         emit::ask_about(&state.owner, Hook::Bind, sock::cookie(ctx.cast()));

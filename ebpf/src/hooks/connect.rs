@@ -1,11 +1,7 @@
 //! cgroup/connect4 and connect6: egress of TCP and of connected datagram sockets. Where the listener
 //! is on this host its ingress rules are judged here too, so that a refusal is immediate.
 
-use aya_ebpf::{
-    bindings::bpf_sock_addr, helpers::generated::bpf_get_netns_cookie, macros::cgroup_sock_addr,
-    programs::SockAddrContext,
-};
-use core::ptr::read_volatile;
+use aya_ebpf::{bindings::bpf_sock_addr, macros::cgroup_sock_addr, programs::SockAddrContext};
 use ringfence_common::{
     abi::{
         Decision, Direction, SocketState, Verdict, event,
@@ -17,11 +13,10 @@ use ringfence_common::{
     logic::address::{Words, destination_words, is_unspecified_words},
 };
 
-use super::Call;
+use super::{Call, Caller, caller};
 use crate::{
     emit::{self, What},
-    identity as who,
-    maps::{SOCKETS, generation},
+    maps::generation,
     peer::{self, Peer},
     policy::{self, Ask, passes},
     sock::{self, words},
@@ -39,19 +34,14 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
-    // SAFETY: the context is the hook's own.
-    let (sk, protocol) = unsafe {
-        (
-            (*ctx).__bindgen_anon_1.sk,
-            read_volatile(&raw const (*ctx).protocol) as u8,
-        )
-    };
-    let Some(state) = SOCKETS.get_or_create(sk.cast()) else {
+    let Some(Caller {
+        sk,
+        state,
+        protocol,
+    }) = caller(ctx)
+    else {
         return Call::Refuse;
     };
-    who::current(&mut state.owner);
-    // SAFETY: the context is the hook's own.
-    state.owner.netns = unsafe { bpf_get_netns_cookie(ctx.cast()) };
     state.phase = PHASE_NEW;
     state.marks = 0;
     if protocol == ICMP || protocol == ICMPV6 {

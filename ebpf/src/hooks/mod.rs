@@ -9,6 +9,47 @@ mod sock_create;
 mod sock_ops;
 mod sock_release;
 
+use core::ptr::read_volatile;
+
+use aya_ebpf::{
+    bindings::{bpf_sock, bpf_sock_addr},
+    helpers::generated::bpf_get_netns_cookie,
+};
+use ringfence_common::abi::SocketState;
+
+use crate::{identity, maps::SOCKETS};
+
+/// The socket of a bind, connect or sendmsg call.
+struct Caller<'a> {
+    /// The socket.
+    sk: *mut bpf_sock,
+    /// Its storage, with the current process as its owner.
+    state: &'a mut SocketState,
+    /// IANA protocol number.
+    protocol: u8,
+}
+
+/// Makes the current process the owner of the call's socket; nothing when it can't have storage.
+#[inline(always)]
+fn caller<'a>(ctx: *mut bpf_sock_addr) -> Option<Caller<'a>> {
+    // SAFETY: the context is the hook's own.
+    let (sk, protocol) = unsafe {
+        (
+            (*ctx).__bindgen_anon_1.sk,
+            read_volatile(&raw const (*ctx).protocol) as u8,
+        )
+    };
+    let state = SOCKETS.get_or_create(sk.cast())?;
+    identity::current(&mut state.owner);
+    // SAFETY: the context is the hook's own.
+    state.owner.netns = unsafe { bpf_get_netns_cookie(ctx.cast()) };
+    Some(Caller {
+        sk,
+        state,
+        protocol,
+    })
+}
+
 /// A socket call is refused with EPERM or goes on.
 #[must_use]
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,20 +1,16 @@
 //! cgroup/sendmsg4 and sendmsg6: egress of unconnected UDP.
 
-use aya_ebpf::{
-    bindings::bpf_sock_addr, helpers::generated::bpf_get_netns_cookie, macros::cgroup_sock_addr,
-    programs::SockAddrContext,
-};
-use core::ptr::read_volatile;
+use aya_ebpf::{bindings::bpf_sock_addr, macros::cgroup_sock_addr, programs::SockAddrContext};
 use ringfence_common::{
     abi::{Decision, Direction, event::Hook, identity},
     logic::address::destination_words,
 };
 
-use super::{Call, connect::find_peer};
+use super::{Call, Caller, caller, connect::find_peer};
 use crate::{
     datagram::{self, Seen},
-    emit, identity as who,
-    maps::{SOCKETS, generation},
+    emit,
+    maps::generation,
     policy::{self, passes},
     sock,
 };
@@ -31,19 +27,14 @@ pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
-    // SAFETY: the context is the hook's own.
-    let (sk, protocol) = unsafe {
-        (
-            (*ctx).__bindgen_anon_1.sk,
-            read_volatile(&raw const (*ctx).protocol) as u8,
-        )
-    };
-    let Some(state) = SOCKETS.get_or_create(sk.cast()) else {
+    let Some(Caller {
+        sk,
+        state,
+        protocol,
+    }) = caller(ctx)
+    else {
         return Call::Refuse;
     };
-    who::current(&mut state.owner);
-    // SAFETY: the context is the hook's own.
-    state.owner.netns = unsafe { bpf_get_netns_cookie(ctx.cast()) };
     let cookie = sock::cookie(ctx.cast());
     if state.owner.identity == identity::PENDING {
         // The datagram is held at egress.
