@@ -145,29 +145,6 @@ proptest! {
             prop_assert!(found.rule == 0 || found.reason == Reason::DeniedExpired);
         }
     }
-
-    #[test]
-    fn the_words_of_a_key_are_its_bytes(
-        peer: u32, port: u16, protocol: u8, prefix: u8, direction: u8, flags: u8,
-    ) {
-        let key = RuleKey { peer, port, protocol, prefix, direction, flags, ..RuleKey::default() };
-        let mut bytes = [0u8; 16];
-        for (at, value) in [
-            (core::mem::offset_of!(RuleKey, peer), &peer.to_ne_bytes()[..]),
-            (core::mem::offset_of!(RuleKey, port), &port.to_ne_bytes()),
-            (core::mem::offset_of!(RuleKey, protocol), &[protocol]),
-            (core::mem::offset_of!(RuleKey, prefix), &[prefix]),
-            (core::mem::offset_of!(RuleKey, direction), &[direction]),
-            (core::mem::offset_of!(RuleKey, flags), &[flags]),
-        ] {
-            for (slot, byte) in bytes.iter_mut().skip(at).zip(value) {
-                *slot = *byte;
-            }
-        }
-        let [low, high] = key.words();
-        let words: Vec<u8> = [low.to_ne_bytes(), high.to_ne_bytes()].concat();
-        prop_assert_eq!(words, bytes.to_vec());
-    }
 }
 
 /// The order of precedence below the rules, row by row.

@@ -1,25 +1,24 @@
-//! UDP, ICMP and everything else without a connection: a bounded flow map keyed by socket and peer,
-//! so that replies, and only replies, pass.
+//! UDP, ICMP and everything else without a connection: a flow is one peer of one socket, and replies,
+//! and only replies, pass.
 
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use ringfence_common::{
     abi::{
-        Count, Decision, Direction, FlowEntry, FlowKey, Owner, Reason, SocketState, event,
+        Count, Decision, Direction, FlowKey, Owner, Reason, SocketState, Verdict,
         event::Hook,
         identity,
-        socket::REVOKED,
-        tuple::{ICMP, ICMPV6},
+        tuple::{ICMP, ICMPV6, UDP},
     },
     logic::packet::{Packet, is_echo, is_echo_reply, parse_into},
 };
 
 use crate::{
-    emit::{self, What},
-    identity as who,
-    maps::{FLOWS, SOCKETS, count, generation},
-    policy::{self, Ask, is_fresh, passes},
-    sock::{self, Skb, words},
-    tcp::peer_of_packet,
+    flows, identity as who,
+    maps::{SOCKETS, count, generation},
+    peer::{self, Peer},
+    policy::{self, Ask, passes},
+    refusal, sender, sides,
+    sock::{self, LOOPBACK, Skb, words},
 };
 
 /// What becomes of a datagram.
@@ -44,81 +43,112 @@ pub struct Seen {
     pub ask: Ask,
     /// Payload bytes.
     pub payload: u32,
+    /// 1 = it goes to this host, where nobody receives it (any more).
+    pub peer_gone: u32,
 }
 
 /// Judges a datagram of a full socket.
 #[inline(never)]
-pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool) -> Fate {
+pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> Fate {
     let mut seen = Seen::default();
-    let unreadable = look_at(skb, going_out, &mut seen);
+    let unreadable = look_at(skb, hook, &mut seen);
     if unreadable != 0 {
         return unparsed(sk, unreadable);
     }
-    seen.ask.generation = generation();
-    if let Some(entry) = FLOWS.get_ptr_mut(seen.key) {
-        // SAFETY: an entry is integers only; several CPUs may count at once and lose a packet.
-        let entry = unsafe { &mut *entry };
-        let owner = SOCKETS
-            .get(sk.cast())
-            .map_or(0, |state| state.owner.identity);
-        let here = direction(going_out);
-        // A refusal of the peer's call is not one of ours.
-        let counts = passes(&entry.decision) || entry.decision.direction == here;
-        if counts && entry.owner == owner && is_fresh(&entry.decision, seen.ask.generation) {
-            account(entry, seen.payload, going_out);
-            return fate(&entry.decision);
-        }
-    }
-    let Some(state) = prepare(skb, sk, going_out, &mut seen) else {
+    let Some(state) = SOCKETS.get_or_create(sk.cast()) else {
         return Fate::Refuse;
     };
-    if state.owner.identity == identity::PENDING || seen.ask.peer == identity::PENDING {
+    if !who::ready(skb, &mut state.owner) {
         return Fate::Hold;
     }
+    seen.ask.now = sock::now();
+    seen.ask.generation = generation();
+    seen.ask.identity = state.owner.identity;
+    if !find_peer(skb, hook, &state.owner, &mut seen) && !receiver_allows(&mut seen, &state.owner) {
+        return Fate::Refuse;
+    }
+    if let Some(entry) = flows::find(&seen.key)
+        && flows::stands(entry, &seen)
+    {
+        flows::account(entry, &seen, hook);
+        return fate(&entry.decision);
+    }
+    if seen.ask.peer == identity::PENDING {
+        return Fate::Hold;
+    }
+    judge(&mut seen, state, hook)
+}
+
+#[inline(never)]
+fn judge(seen: &mut Seen, state: &SocketState, hook: Hook) -> Fate {
+    if let Some(entry) = flows::find(&seen.key)
+        && passes(&entry.decision)
+    {
+        // A flow that passed keeps the direction of its first packet, and its peer when it is gone.
+        seen.ask.direction = entry.decision.direction;
+        if seen.peer_gone != 0 {
+            seen.ask.peer = entry.decision.peer;
+        }
+    }
     let mut decision = Decision::default();
-    policy::judge(&seen.ask, &mut decision);
-    let hook = if going_out {
-        Hook::Egress
+    if seen.ask.direction == Direction::Ingress as u8 {
+        sides::inbound(&mut seen.ask, &mut decision);
     } else {
-        Hook::Ingress
-    };
-    remember(&seen, &state.owner, &mut decision, hook);
+        policy::judge(&seen.ask, &mut decision);
+    }
+    flows::judged(seen, &state.owner, &mut decision, hook);
     fate(&decision)
 }
 
-/// Fills in who asks and who is asked.
+/// Fills in the other end. Answers whether a receiver on this host will know who sends: a datagram that
+/// it would take for somebody else's is judged by its policy here, where the sender is known.
 #[inline(never)]
-fn prepare<'a>(
-    skb: *mut __sk_buff,
-    sk: *mut bpf_sock,
-    going_out: bool,
-    seen: &mut Seen,
-) -> Option<&'a SocketState> {
-    let state = SOCKETS.get_or_create(sk.cast())?;
-    if !who::ready(skb, &mut state.owner) {
-        return Some(state);
+fn find_peer(skb: *mut __sk_buff, hook: Hook, owner: &Owner, seen: &mut Seen) -> bool {
+    if sock::device(skb) != LOOPBACK {
+        seen.ask.set_peer(Peer::WORLD);
+        return true;
     }
-    seen.ask.identity = state.owner.identity;
-    seen.ask.now = sock::now();
-    let peer = peer_of_packet(skb, &seen.ask.tuple);
-    seen.ask.direction = direction(going_out);
-    let Some(entry) = FLOWS.get_ptr_mut(seen.key) else {
-        seen.ask.set_peer(peer);
-        return Some(state);
+    if seen.ask.tuple.protocol != UDP {
+        // The kernel answers.
+        seen.ask.set_peer(Peer::NOBODY);
+        return true;
+    }
+    let peer = peer::on_this_host(skb.cast(), &seen.ask.tuple);
+    seen.ask.set_peer(peer);
+    if hook as u8 == Hook::Ingress as u8 {
+        if peer.missing {
+            let noted = sender::noted(&seen.ask.tuple, owner.netns);
+            seen.ask.set_peer(noted.map_or(Peer::UNKNOWN, Peer::proved));
+        }
+        return true;
+    }
+    seen.peer_gone = u32::from(peer.missing);
+    sender::note(&seen.ask.tuple, owner);
+    peer.missing || sender::is_itself(skb, &seen.ask.tuple, owner.identity)
+}
+
+/// Whether the receiver's policy lets in who really sends.
+#[inline(never)]
+fn receiver_allows(seen: &mut Seen, owner: &Owner) -> bool {
+    let mut decision = Decision {
+        verdict: Verdict::Allow as u8,
+        draft_verdict: Verdict::Allow as u8,
+        ..Decision::default()
     };
-    // SAFETY: as above.
-    let before = unsafe { &(*entry).decision };
-    // A flow that passed keeps the direction of its first packet.
-    if passes(before) {
-        seen.ask.direction = before.direction;
+    sides::add_peer(&mut seen.ask, &mut decision);
+    if passes(&decision) {
+        return true;
     }
-    seen.ask.set_known_peer(peer, before);
-    Some(state)
+    decision.direction = Direction::Egress as u8;
+    decision.peer = seen.ask.peer;
+    refusal::record(Hook::Egress, &seen.key, &seen.ask, owner, &decision);
+    false
 }
 
 /// Parses the packet; answers 0 or the number of the reason why it can't be judged.
 #[inline(never)]
-fn look_at(skb: *mut __sk_buff, going_out: bool, seen: &mut Seen) -> u8 {
+fn look_at(skb: *mut __sk_buff, hook: Hook, seen: &mut Seen) -> u8 {
+    let going_out = hook as u8 != Hook::Ingress as u8;
     let mut packet = Packet::default();
     if parse_into(&Skb(skb), &mut packet).is_err() {
         count(Count::PacketMalformed);
@@ -128,6 +158,11 @@ fn look_at(skb: *mut __sk_buff, going_out: bool, seen: &mut Seen) -> u8 {
         return Reason::DeniedFragment as u8;
     }
     seen.payload = packet.payload;
+    seen.ask.direction = if going_out {
+        Direction::Egress as u8
+    } else {
+        Direction::Ingress as u8
+    };
     let tuple = &mut seen.ask.tuple;
     tuple.protocol = packet.protocol;
     if going_out {
@@ -163,85 +198,6 @@ fn look_at(skb: *mut __sk_buff, going_out: bool, seen: &mut Seen) -> u8 {
     0
 }
 
-/// Remembers the decision and records it, unless the same was recorded for this flow before.
-#[inline(never)]
-fn remember(seen: &Seen, owner: &Owner, decision: &mut Decision, hook: Hook) {
-    let pass = passes(decision);
-    let going_out = hook as u8 != Hook::Ingress as u8;
-    if let Some(entry) = FLOWS.get_ptr_mut(seen.key) {
-        // SAFETY: as above.
-        let entry = unsafe { &mut *entry };
-        let passed = passes(&entry.decision);
-        count(Count::Rejudged);
-        if passed && !pass {
-            decision.flags |= REVOKED;
-        }
-        let same = passed == pass && entry.decision.direction == decision.direction;
-        entry.decision = *decision;
-        entry.owner = owner.identity;
-        account(entry, seen.payload, going_out);
-        if same {
-            return;
-        }
-    } else {
-        store(seen, owner, decision, going_out);
-    }
-    let kind = if pass { event::OPEN } else { event::DENY };
-    emit::send(
-        What::new(kind, hook),
-        seen.key.cookie,
-        &seen.ask.tuple,
-        owner,
-        decision,
-    );
-}
-
-#[inline(never)]
-fn store(seen: &Seen, owner: &Owner, decision: &Decision, going_out: bool) {
-    let mut entry = FlowEntry {
-        decision: *decision,
-        opened_ns: seen.ask.now,
-        seen_ns: seen.ask.now,
-        tx_bytes: 0,
-        rx_bytes: 0,
-        tx_packets: 0,
-        rx_packets: 0,
-        tuple: seen.ask.tuple,
-        owner: owner.identity,
-        pad: 0,
-    };
-    account(&mut entry, seen.payload, going_out);
-    if FLOWS.insert(seen.key, entry, 0).is_err() {
-        count(Count::FlowMapFull);
-    }
-}
-
-/// What the flow map says about a datagram that a process is about to send.
-#[inline(never)]
-pub fn cached(seen: &Seen) -> Option<bool> {
-    let entry = FLOWS.get_ptr_mut(seen.key)?;
-    // SAFETY: as above.
-    let entry = unsafe { &mut *entry };
-    if !is_fresh(&entry.decision, seen.ask.generation) || entry.owner != seen.ask.identity {
-        return None;
-    }
-    let pass = passes(&entry.decision);
-    if !pass {
-        if entry.decision.direction != Direction::Egress as u8 {
-            return None;
-        }
-        account(entry, 0, true);
-    }
-    Some(pass)
-}
-
-/// Remembers and records that a datagram was refused before it was sent. (One that passes is recorded
-/// by its packet, with its real addresses.)
-#[inline(always)]
-pub fn refuse(seen: &Seen, owner: &Owner, decision: &mut Decision) {
-    remember(seen, owner, decision, Hook::Sendmsg);
-}
-
 /// A packet that can't be judged passes only for an owner whom no policy restricts.
 #[inline(always)]
 fn unparsed(sk: *mut bpf_sock, reason: u8) -> Fate {
@@ -254,34 +210,12 @@ fn unparsed(sk: *mut bpf_sock, reason: u8) -> Fate {
     fate(&decision)
 }
 
-/// Who opens a flow whose first packet goes this way.
-#[inline(always)]
-fn direction(going_out: bool) -> u8 {
-    if going_out {
-        Direction::Egress as u8
-    } else {
-        Direction::Ingress as u8
-    }
-}
-
 #[inline(always)]
 fn fate(decision: &Decision) -> Fate {
     if passes(decision) {
         Fate::Pass
     } else {
         Fate::Refuse
-    }
-}
-
-#[inline(always)]
-fn account(entry: &mut FlowEntry, payload: u32, going_out: bool) {
-    entry.seen_ns = sock::now();
-    if going_out {
-        entry.tx_bytes += u64::from(payload);
-        entry.tx_packets += 1;
-    } else {
-        entry.rx_bytes += u64::from(payload);
-        entry.rx_packets += 1;
     }
 }
 

@@ -24,12 +24,16 @@
 
 mod datagram;
 mod emit;
+mod flows;
 mod handoff;
 mod hooks;
 mod identity;
 mod maps;
 mod peer;
 mod policy;
+mod refusal;
+mod sender;
+mod sides;
 mod sock;
 mod tcp;
 

@@ -10,8 +10,8 @@ use aya_ebpf::{
 use core::ffi::c_void;
 use ringfence_common::abi::{
     CgroupEntry, Count, Event, ExecutableKey, FailsafeEntry, FlowEntry, FlowKey, Header, Identity,
-    LocalKey, ProcessKey, RuleEntry, RuleKey, Settings, SlotKey, SocketState, count, reason,
-    settings::MAX_FAILSAFE,
+    LocalKey, ProcessKey, Refusal, RuleEntry, RuleKey, Sender, SenderKey, Settings, SlotKey,
+    SocketState, count, reason, settings::MAX_FAILSAFE,
 };
 
 use crate::handoff::Handoff;
@@ -48,7 +48,11 @@ pub static SOCKETS: SocketStorage = SocketStorage::new();
 #[btf_map]
 pub static FLOWS: HashMap<FlowKey, FlowEntry, 65_536, NO_PREALLOC> = HashMap::new();
 #[btf_map]
-pub static DENIED: LruHashMap<FlowKey, u64, 16_384> = LruHashMap::new();
+pub static OVERFLOW: LruHashMap<FlowKey, FlowEntry, 16_384> = LruHashMap::new();
+#[btf_map]
+pub static SENDERS: LruHashMap<SenderKey, Sender, 16_384> = LruHashMap::new();
+#[btf_map]
+pub static DENIED: LruHashMap<FlowKey, Refusal, 16_384> = LruHashMap::new();
 #[btf_map]
 pub static EVENTS: RingBuf<Event, 4_194_304> = RingBuf::new();
 #[btf_map]

@@ -34,11 +34,28 @@ impl Peer {
         verified: false,
         missing: false,
     };
-    const NOBODY: Self = Self {
+    /// Someone on this host who can't be told.
+    pub const UNKNOWN: Self = Self {
+        identity: identity::UNKNOWN,
+        verified: false,
+        missing: false,
+    };
+    /// The kernel, which answers where no socket does.
+    pub const NOBODY: Self = Self {
         identity: identity::HOST,
         verified: true,
         missing: true,
     };
+
+    /// Someone whose socket was seen on this host.
+    #[inline(always)]
+    pub const fn proved(identity: Identity) -> Self {
+        Self {
+            identity,
+            verified: true,
+            missing: false,
+        }
+    }
 }
 
 /// Whether an address belongs to the network namespace with this cookie.
@@ -79,11 +96,7 @@ pub fn on_this_host(ctx: *mut c_void, tuple: &Tuple) -> Peer {
             owner = state.owner.identity;
         }
         let _ = bpf_sk_release(sk.cast());
-        Peer {
-            identity: owner,
-            verified: true,
-            missing: false,
-        }
+        Peer::proved(owner)
     }
 }
 

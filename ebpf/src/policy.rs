@@ -125,7 +125,16 @@ fn decide(ask: &Ask, decision: &mut Decision) {
         enforced: ALLOW_SELF,
         draft: ALLOW_SELF,
     });
-    let found = find(&header, slot, ask);
+    let mut found = RuleEntry::default();
+    find(&header, slot, ask, &mut found);
+    conclude(ask, &header, &found, decision);
+}
+
+/// The outcome of what was found. A function of its own, so that its stack and that of the look-ups are
+/// the same.
+#[inline(never)]
+fn conclude(ask: &Ask, header: &Header, found: &RuleEntry, decision: &mut Decision) {
+    let flags = SETTINGS.get(0).map_or(0, |settings| settings.flags);
     let itself = ask.peer == ask.identity;
     let direction = ask.direction();
     let deny_unselected = flags & DENY_UNSELECTED != 0;
@@ -216,11 +225,11 @@ fn by_identity(who: Identity) -> Option<Reason> {
     }
 }
 
-#[inline(always)]
-fn find(header: &Header, slot: SlotKey, ask: &Ask) -> RuleEntry {
+#[inline(never)]
+fn find(header: &Header, slot: SlotKey, ask: &Ask, found: &mut RuleEntry) {
     let [egress, ingress, listen] = header.tiers;
     if egress | ingress | listen == 0 {
-        return RuleEntry::default();
+        return;
     }
     let mut address_class = 0;
     if (egress | ingress) & TIER_PEER_CIDR != 0 {
@@ -241,24 +250,20 @@ fn find(header: &Header, slot: SlotKey, ask: &Ask) -> RuleEntry {
     };
     // SAFETY: as above.
     let Some(table) = (unsafe { RULES.get(&slot) }) else {
-        return RuleEntry::default();
+        return;
     };
     let zero = opaque_zero();
-    let mut found = RuleEntry::default();
     forget(&mut found.enforced, zero);
     forget(&mut found.draft, zero);
-    collect_into(header, &question, &mut found, |key, found| {
-        probe(table, key.words(), found, zero);
+    collect_into(header, &question, found, |key, found| {
+        probe(table, key, found, zero);
     });
-    found
 }
 
 /// Looks up one key and merges what it says. The entry stays in memory (volatile): kept in registers
 /// over the loops it would cost twice its size in spill slots.
 #[inline(always)]
-fn probe(table: &RuleTable, words: [u64; 2], found: &mut RuleEntry, zero: u64) {
-    // SAFETY: `RuleKey` is two words of plain integers in this layout (little-endian only).
-    let key = unsafe { &*words.as_ptr().cast::<RuleKey>() };
+fn probe(table: &RuleTable, key: &RuleKey, found: &mut RuleEntry, zero: u64) {
     // SAFETY: an inner map is replaced, never changed, while its slot is in use.
     if let Some(entry) = unsafe { table.get(key) } {
         merge_in_memory(&mut found.enforced, &entry.enforced, zero);

@@ -37,6 +37,13 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
+/// Index of the device that the packet comes from or goes to.
+#[inline(always)]
+pub fn device(skb: *mut __sk_buff) -> u32 {
+    // SAFETY: the context is the hook's own.
+    unsafe { read_volatile(&raw const (*skb).ifindex) }
+}
+
 /// Cookie of the context's socket.
 #[inline(always)]
 pub fn cookie(ctx: *mut c_void) -> u64 {
@@ -168,6 +175,14 @@ pub fn connected(sk: *mut bpf_sock, tuple: &mut Tuple) {
     } else {
         set(&mut tuple.remote, words!(sk, bpf_sock, dst_ip6));
     }
+}
+
+/// Address and port of a socket's peer in one word, to notice that they changed.
+#[inline(always)]
+pub fn digest(address: Words, port: u16) -> u32 {
+    let [a, b, c, d] = address;
+    let mixed = (a.rotate_left(5) ^ b).rotate_left(9) ^ c.rotate_left(17) ^ d;
+    mixed.wrapping_mul(0x9e37_79b1) ^ (u32::from(port) << 8)
 }
 
 /// Writes the addresses of the socket of a `sock_ops` call.

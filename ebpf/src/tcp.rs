@@ -18,38 +18,55 @@ use ringfence_common::{
 use crate::{
     emit::{self, What},
     handoff, identity as who,
-    maps::{DENIED, SOCKETS, count, generation},
+    maps::{SOCKETS, count, generation},
     peer::{self, Peer},
     policy::{self, Ask, is_fresh, passes},
+    refusal, sides,
     sock::{self, LISTEN, LOOPBACK, SYN_SENT, Skb, words},
 };
 
-/// A denied connection attempt is recorded again after this time (the last retransmission of a SYN
-/// comes 63 s after the first with the kernel's default of 6 retries).
-const DENIED_AGAIN_NS: u64 = 130_000_000_000;
-
 /// Whether a packet of a TCP socket passes.
 #[inline(always)]
-pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool) -> bool {
+pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
     // SAFETY: `sk` is a full socket.
     let tcp_state = unsafe { read_volatile(&raw const (*sk).state) };
     if tcp_state == LISTEN {
-        return at_listener(skb, sk, going_out);
+        return at_listener(skb, sk, hook);
     }
     let generation = generation();
     if let Some(state) = SOCKETS.get(sk.cast()) {
-        let live = state.phase == PHASE_OPEN || state.phase == PHASE_OPENING;
-        if live && is_fresh(&state.decision, generation) {
-            if !going_out && state.marks & FIN_SENT != 0 {
+        if state.phase == PHASE_OPEN && is_fresh(&state.decision, generation) {
+            if state.marks & FIN_SENT != 0 && hook as u8 == Hook::Ingress as u8 {
                 watch_fin(skb, state);
             }
+            return true;
+        }
+        let opening = state.phase == PHASE_OPENING && is_fresh(&state.decision, generation);
+        if opening && is_as_called(skb, sk, state, hook) {
             return true;
         }
         if state.phase == PHASE_DENIED && state.decision.generation == generation {
             return false;
         }
     }
-    rejudge(skb, sk, going_out, generation)
+    rejudge(skb, sk, hook, generation)
+}
+
+/// Whether the handshake is with whom `connect` was judged by. Another program may have put a different
+/// destination in its place, and on this host a port may have several listeners, of which the kernel
+/// chooses when the SYN arrives.
+#[inline(never)]
+fn is_as_called(skb: *mut __sk_buff, sk: *mut bpf_sock, state: &SocketState, hook: Hook) -> bool {
+    let mut tuple = Tuple::default();
+    sock::connected(sk, &mut tuple);
+    if hook as u8 == Hook::Egress as u8 {
+        return sock::digest(words(&tuple.remote), tuple.remote_port) == state.called;
+    }
+    if sock::device(skb) != LOOPBACK {
+        return true;
+    }
+    let peer = peer::on_this_host(skb.cast(), &tuple);
+    peer.missing || peer.identity == state.decision.peer
 }
 
 /// Remembers where the peer's FIN ends, so that the final byte counter can leave it out.
@@ -63,7 +80,7 @@ fn watch_fin(skb: *mut __sk_buff, state: &mut SocketState) {
 
 /// Judges a socket whose cached verdict is missing, outdated or expired.
 #[inline(never)]
-fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool, generation: u32) -> bool {
+fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook, generation: u32) -> bool {
     let Some(state) = SOCKETS.get_or_create(sk.cast()) else {
         return false;
     };
@@ -86,6 +103,14 @@ fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool, generation: 
     }
     let mut decision = Decision::default();
     policy::judge(&ask, &mut decision);
+    // SAFETY: `sk` is a full socket.
+    let calling = unsafe { read_volatile(&raw const (*sk).state) } == SYN_SENT;
+    if calling {
+        state.called = sock::digest(words(&ask.tuple.remote), ask.tuple.remote_port);
+        if passes(&decision) && sock::device(skb) == LOOPBACK {
+            sides::add_peer(&mut ask, &mut decision);
+        }
+    }
     let pass = passes(&decision);
     let phase = state.phase;
     let was_live = phase == PHASE_OPEN || phase == PHASE_OPENING;
@@ -96,8 +121,6 @@ fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool, generation: 
         }
     }
     // A handshake that was held is open when it has succeeded: sock_ops records that.
-    // SAFETY: `sk` is a full socket.
-    let calling = unsafe { read_volatile(&raw const (*sk).state) } == SYN_SENT;
     let live = if calling { PHASE_OPENING } else { PHASE_OPEN };
     // Another CPU believes a fresh decision only in a live phase: a deny changes the phase first.
     // SAFETY: both are fields of the socket's storage.
@@ -110,11 +133,6 @@ fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool, generation: 
             write_volatile(&raw mut state.phase, live);
         }
     }
-    let hook = if going_out {
-        Hook::Egress
-    } else {
-        Hook::Ingress
-    };
     if pass && phase == PHASE_NEW {
         state.opened_ns = ask.now;
     }
@@ -158,10 +176,8 @@ fn direction(skb: *mut __sk_buff, state: &SocketState, tuple: &Tuple) -> Directi
 /// The peer of a packet: traffic between addresses of one network namespace always crosses its
 /// loopback device, so the device tells whether the other socket is here.
 #[inline(always)]
-pub fn peer_of_packet(skb: *mut __sk_buff, tuple: &Tuple) -> Peer {
-    // SAFETY: the context is the hook's own.
-    let device = unsafe { read_volatile(&raw const (*skb).ifindex) };
-    if device == LOOPBACK {
+fn peer_of_packet(skb: *mut __sk_buff, tuple: &Tuple) -> Peer {
+    if sock::device(skb) == LOOPBACK {
         peer::on_this_host(skb.cast(), tuple)
     } else {
         Peer::WORLD
@@ -170,14 +186,14 @@ pub fn peer_of_packet(skb: *mut __sk_buff, tuple: &Tuple) -> Peer {
 
 /// A SYN, or the ACK that ends the handshake, at a listener; or the SYN-ACK that it sends.
 #[inline(never)]
-fn at_listener(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool) -> bool {
+fn at_listener(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
     let mut ask = Ask::default();
-    if !look_at(skb, going_out, &mut ask.tuple) {
+    if !look_at(skb, hook, &mut ask.tuple) {
         return false;
     }
     ask.generation = generation();
     // The SYN that this SYN-ACK answers was judged on this CPU just before.
-    if going_out && handoff::passed(&ask.tuple, ask.generation) {
+    if hook as u8 == Hook::Egress as u8 && handoff::passed(&ask.tuple, ask.generation) {
         return true;
     }
     let Some(state) = SOCKETS.get_or_create(sk.cast()) else {
@@ -187,38 +203,34 @@ fn at_listener(skb: *mut __sk_buff, sk: *mut bpf_sock, going_out: bool) -> bool 
         return false;
     }
     ask.identity = state.owner.identity;
-    ask.direction = Direction::Ingress as u8;
     ask.now = sock::now();
     ask.set_peer(peer_of_packet(skb, &ask.tuple));
     let mut decision = Decision::default();
-    if policy::restricts_listen(ask.identity, ask.generation) {
-        // A port taken without `bind` (listen on an unbound socket) is judged here.
-        ask.direction = Direction::Listen as u8;
-        policy::judge(&ask, &mut decision);
-        if !passes(&decision) {
-            record_once(skb, &ask, state, &decision);
-            return false;
-        }
-        ask.direction = Direction::Ingress as u8;
-    }
-    policy::judge(&ask, &mut decision);
+    sides::inbound(&mut ask, &mut decision);
     if passes(&decision) {
         handoff::leave(&ask.tuple, &decision);
         return true;
     }
-    record_once(skb, &ask, state, &decision);
+    let mut flow = FlowKey {
+        cookie: sock::cookie(skb.cast()),
+        remote_port: ask.tuple.remote_port,
+        protocol: TCP,
+        ..FlowKey::default()
+    };
+    sock::set(&mut flow.remote, words(&ask.tuple.remote));
+    refusal::record(Hook::Ingress, &flow, &ask, &state.owner, &decision);
     false
 }
 
 #[inline(never)]
-fn look_at(skb: *mut __sk_buff, going_out: bool, tuple: &mut Tuple) -> bool {
+fn look_at(skb: *mut __sk_buff, hook: Hook, tuple: &mut Tuple) -> bool {
     let mut packet = Packet::default();
     if parse_into(&Skb(skb), &mut packet).is_err() {
         count(Count::PacketMalformed);
         return false;
     }
     tuple.protocol = TCP;
-    if going_out {
+    if hook as u8 == Hook::Egress as u8 {
         sock::set(&mut tuple.local, words(&packet.source));
         sock::set(&mut tuple.remote, words(&packet.destination));
         tuple.local_port = packet.source_port;
@@ -230,30 +242,4 @@ fn look_at(skb: *mut __sk_buff, going_out: bool, tuple: &mut Tuple) -> bool {
         tuple.remote_port = packet.source_port;
     }
     true
-}
-
-/// Records a refused connection attempt, but not its retransmissions.
-#[inline(never)]
-fn record_once(skb: *mut __sk_buff, ask: &Ask, state: &SocketState, decision: &Decision) {
-    let cookie = sock::cookie(skb.cast());
-    let mut key = FlowKey {
-        cookie,
-        remote_port: ask.tuple.remote_port,
-        protocol: TCP,
-        ..FlowKey::default()
-    };
-    sock::set(&mut key.remote, words(&ask.tuple.remote));
-    // SAFETY: the value is copied at once.
-    let seen = unsafe { DENIED.get(key).copied() };
-    if seen.is_some_and(|seen| ask.now.wrapping_sub(seen) < DENIED_AGAIN_NS) {
-        return;
-    }
-    let _ = DENIED.insert(key, ask.now, 0);
-    emit::send(
-        What::new(event::DENY, Hook::Ingress),
-        cookie,
-        &ask.tuple,
-        &state.owner,
-        decision,
-    );
 }

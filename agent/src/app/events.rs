@@ -104,7 +104,7 @@ impl Reader {
             }
             event::RELEASE => self.release(event.cookie),
             _ => {
-                if event.tuple.protocol != TCP && event.kind != event::CLOSE {
+                if event.tuple.protocol != TCP && event.kind == event::OPEN {
                     self.remember(event);
                 }
                 if let Some(target) = revoke::target(event) {
@@ -124,6 +124,9 @@ impl Reader {
     }
 
     fn remember(&mut self, event: &Event) {
+        if event.flags & event::UNTRACKED != 0 {
+            return;
+        }
         if self.datagrams.len() >= MAX_SOCKETS && !self.datagrams.contains_key(&event.cookie) {
             return;
         }

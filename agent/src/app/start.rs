@@ -121,6 +121,9 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
     engine.datapath().attach()?;
     engine.save();
     engine.adopt_sockets();
+    for path in engine.datapath().retire_others()? {
+        tracing::info!(?path, "took over from an agent of another version");
+    }
     if let Err(error) = engine.datapath().watch_executions() {
         tracing::warn!(
             error,

@@ -48,18 +48,16 @@ impl FlowMap {
             .collect()
     }
 
-    /// Removes one flow; its close record, if it ever was allowed.
+    /// Removes one flow; its close record.
     pub fn end(&mut self, key: &FlowKey, now_ns: u64) -> Option<Event> {
         let entry = self.map.get(key, 0).ok()?;
         // It may be gone already: then someone else gave its record.
         self.map.remove(key).ok()?;
-        let passed = entry.decision.verdict != ringfence_common::abi::Verdict::Deny as u8;
-        let revoked = entry.decision.flags & ringfence_common::abi::socket::REVOKED != 0;
-        (passed || revoked).then(|| close_record(key, &entry, now_ns))
+        Some(close_record(key, &entry, now_ns))
     }
 }
 
-/// The key under which the kernel keeps the flow of an open or deny record.
+/// The key under which the kernel keeps the flow of an open record.
 #[must_use]
 pub fn key_of(event: &Event) -> FlowKey {
     let tuple = &event.tuple;

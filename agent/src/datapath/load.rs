@@ -1,7 +1,8 @@
 //! Loads the programs around the pinned maps, and attaches them.
 
 use std::{
-    fs::{DirBuilder, File},
+    ffi::OsStr,
+    fs::{self, DirBuilder, File},
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::{DirBuilderExt, MetadataExt},
@@ -159,6 +160,31 @@ impl Loaded {
                 source,
             })
     }
+}
+
+/// Removes the pins of agents with another ABI, and with them what they attached. The programs of this
+/// agent are in force by then, so that nothing is open in between.
+///
+/// # Errors
+/// [`DatapathError::Pin`].
+pub fn retire_others(options: &Options) -> Result<Vec<PathBuf>, DatapathError> {
+    let pin_error = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| DatapathError::Pin { path, source }
+    };
+    let mut retired = Vec::new();
+    for entry in fs::read_dir(&options.pin_dir).map_err(pin_error(&options.pin_dir))? {
+        let path = entry.map_err(pin_error(&options.pin_dir))?.path();
+        let name = path.file_name().and_then(OsStr::to_str);
+        let is_ours = name
+            .and_then(|name| name.strip_prefix('v'))
+            .is_some_and(|number| number.parse::<u32>().is_ok());
+        if is_ours && path != options.directory() {
+            fs::remove_dir_all(&path).map_err(pin_error(&path))?;
+            retired.push(path);
+        }
+    }
+    Ok(retired)
 }
 
 #[expect(

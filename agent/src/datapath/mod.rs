@@ -113,6 +113,14 @@ impl Datapath {
         Ok(())
     }
 
+    /// Ends the enforcement of agents with another ABI at the same pin directory; the answer says which.
+    ///
+    /// # Errors
+    /// [`DatapathError::Pin`].
+    pub fn retire_others(&self) -> Result<Vec<std::path::PathBuf>, DatapathError> {
+        load::retire_others(&self.options)
+    }
+
     /// Attaches the optional tracepoint on executions.
     ///
     /// # Errors

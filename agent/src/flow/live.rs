@@ -47,6 +47,8 @@ impl Table {
             opened_ns: event.opened_ns,
         };
         match event.kind {
+            // Of a flow that the kernel does not keep no end will be told.
+            event::OPEN if event.flags & event::UNTRACKED != 0 => true,
             event::OPEN => self.insert(live),
             event::CLOSE => {
                 self.remove(&live.key());

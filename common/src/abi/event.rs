@@ -17,6 +17,8 @@ pub const RELEASE: u8 = 6;
 
 /// The connection never reached the established state.
 pub const NEVER_ESTABLISHED: u8 = 1;
+/// The flow map had no room for the flow: no close record will follow.
+pub const UNTRACKED: u8 = 2;
 
 /// One record of `EVENTS`.
 #[repr(C)]
@@ -42,7 +44,7 @@ pub struct Event {
     pub rtt_us: u32,
     /// `OPEN` … `RELEASE`.
     pub kind: u8,
-    /// [`NEVER_ESTABLISHED`].
+    /// [`NEVER_ESTABLISHED`], [`UNTRACKED`].
     pub flags: u8,
     /// [`Hook`] as a number.
     pub hook: u8,

@@ -1,8 +1,8 @@
-//! Datagram and ICMP flows.
+//! Datagram and ICMP flows, and refusals.
 
 use super::{Decision, Identity, Tuple, abi_type};
 
-/// Key of `FLOWS`: one peer of one socket. The local address is not in it: it never decides.
+/// Key of `FLOWS` and `DENIED`: one peer of one socket. The local address is not in it: it never decides.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowKey {
@@ -14,7 +14,8 @@ pub struct FlowKey {
     pub remote_port: u16,
     /// IANA protocol number.
     pub protocol: u8,
-    /// For ICMP echo the [`super::Direction`] of the request, else 0.
+    /// In `FLOWS` for ICMP echo the [`super::Direction`] of the request, else 0; in `DENIED` the
+    /// [`super::Direction`] that was refused.
     pub echo: u8,
     /// Zero.
     pub pad: u32,
@@ -47,3 +48,40 @@ pub struct FlowEntry {
     pub pad: u32,
 }
 abi_type!(FlowEntry, size = 120, align = 8);
+
+/// Value of `DENIED`: what was recorded, and when.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// `CLOCK_BOOTTIME` in nanoseconds.
+    pub at_ns: u64,
+    /// Rule that decided, 0 = none.
+    pub rule: u32,
+    /// [`super::Reason`] as a number.
+    pub reason: u32,
+}
+abi_type!(Refusal, size = 16, align = 8);
+
+/// Key of `SENDERS`: a datagram's addresses in one network namespace.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SenderKey {
+    /// Cookie of the network namespace.
+    pub netns: u64,
+    /// From the view of the sender.
+    pub tuple: Tuple,
+}
+abi_type!(SenderKey, size = 48, align = 8);
+
+/// Value of `SENDERS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sender {
+    /// When it sent last (`CLOCK_BOOTTIME`, nanoseconds).
+    pub at_ns: u64,
+    /// Its identity.
+    pub identity: Identity,
+    /// Zero.
+    pub pad: u32,
+}
+abi_type!(Sender, size = 16, align = 8);

@@ -21,7 +21,7 @@ pub use cgroup::CgroupEntry;
 pub use count::Count;
 pub use event::Event;
 pub use executable::{ExecutableKey, ProcessKey};
-pub use flow::{FlowEntry, FlowKey};
+pub use flow::{FlowEntry, FlowKey, Refusal, Sender, SenderKey};
 pub use identity::Identity;
 pub use reason::{Reason, Verdict};
 pub use rule::{CidrKey, Direction, Header, Layer, RuleEntry, RuleKey, SlotKey};

@@ -24,7 +24,12 @@ pub const CIDRS: &str = "CIDRS";
 pub const SOCKETS: &str = "SOCKETS";
 /// Datagram and ICMP flows: [`super::FlowKey`] -> [`super::FlowEntry`].
 pub const FLOWS: &str = "FLOWS";
-/// Denied inbound tuples seen lately (LRU), so that a retransmission is not a second record.
+/// Flows that found no room in [`FLOWS`] (LRU): their replies still pass.
+pub const OVERFLOW: &str = "OVERFLOW";
+/// Who sent a datagram that stays on this host (LRU): [`super::SenderKey`] -> [`super::Sender`].
+pub const SENDERS: &str = "SENDERS";
+/// Refusals recorded lately (LRU), so that a retransmission is not a second record:
+/// [`super::FlowKey`] -> [`super::Refusal`].
 pub const DENIED: &str = "DENIED";
 /// Events to user space, ring buffer of [`super::Event`].
 pub const EVENTS: &str = "EVENTS";
@@ -39,7 +44,7 @@ pub const HANDOFF: &str = "HANDOFF";
 pub const OFFSETS: &str = "OFFSETS";
 
 /// Every map that is pinned and so outlives the agent.
-pub const PINNED: [&str; 16] = [
+pub const PINNED: [&str; 18] = [
     ACTIVE,
     SETTINGS,
     FAILSAFE,
@@ -52,6 +57,8 @@ pub const PINNED: [&str; 16] = [
     CIDRS,
     SOCKETS,
     FLOWS,
+    OVERFLOW,
+    SENDERS,
     DENIED,
     EVENTS,
     COUNTS,

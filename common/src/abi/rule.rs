@@ -92,22 +92,6 @@ pub struct RuleKey {
 }
 abi_type!(RuleKey, size = 16, align = 4);
 
-impl RuleKey {
-    /// The key as two words. The programs look it up in this form: the verifier forgets what a stack
-    /// slot held before only when the whole slot is written at once.
-    #[must_use]
-    #[inline(always)]
-    pub const fn words(&self) -> [u64; 2] {
-        [
-            self.peer as u64
-                | (self.port as u64) << 32
-                | (self.protocol as u64) << 48
-                | (self.prefix as u64) << 56,
-            self.direction as u64 | (self.flags as u64) << 8,
-        ]
-    }
-}
-
 /// Merged rules of one key. Times are nanoseconds of `CLOCK_BOOTTIME`; 0 = no such rule,
 /// `u64::MAX` = without end.
 #[repr(C)]

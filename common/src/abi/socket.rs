@@ -93,11 +93,14 @@ pub struct SocketState {
     pub opened_ns: u64,
     /// Sequence number after the peer's FIN, for sockets that wait for it.
     pub fin_end: u32,
+    /// Digest of the address and port that `connect` was judged by: another program may put a
+    /// different destination in their place afterwards.
+    pub called: u32,
     /// `PHASE_*`.
     pub phase: u8,
     /// [`FIN_RECEIVED`], [`FIN_SENT`], [`PASSIVE`].
     pub marks: u8,
     /// Zero.
-    pub pad: [u8; 2],
+    pub pad: [u8; 6],
 }
-abi_type!(SocketState, size = 120, align = 8);
+abi_type!(SocketState, size = 128, align = 8);

@@ -1,8 +1,6 @@
 //! From map entries to a verdict. Deny wins over allow whatever is more specific; the order of
 //! entries never matters, because [`merge`] is commutative, associative and idempotent.
 
-use core::hint::black_box;
-
 use super::port::{LENGTHS, mask};
 use crate::abi::{
     Direction, Header, Identity, Layer, Reason, RuleEntry, RuleKey, Verdict,
@@ -100,40 +98,40 @@ pub fn collect_into(
         let known = class == 1 || peer != PEER_ANY;
         let proved = flags & FLAG_VERIFIED == 0 || question.verified;
         if tiers & tier != 0 && known && proved {
-            collect_ports(tiers, question, peer, flags, found, &mut lookup);
+            let mut key = RuleKey {
+                peer,
+                direction: question.direction as u8,
+                protocol: question.protocol,
+                flags,
+                ..RuleKey::default()
+            };
+            collect_ports(tiers, &mut key, question.port, found, &mut lookup);
         }
     }
 }
 
-#[inline(always)]
+/// Looks up the keys of one peer. A function of its own in the kernel, where all of them together would
+/// need more stack than there is.
+#[cfg_attr(target_arch = "bpf", inline(never))]
 fn collect_ports(
     tiers: u32,
-    question: &Question,
-    peer: Identity,
-    flags: u8,
+    key: &mut RuleKey,
+    port: u16,
     found: &mut RuleEntry,
     lookup: &mut impl FnMut(&RuleKey, &mut RuleEntry),
 ) {
-    // Opaque, or the optimiser computes every key of every class before the first look-up: more values
-    // than a program's stack holds.
-    let tiers = black_box(tiers);
-    let port = black_box(question.port);
-    let mut key = RuleKey {
-        peer,
-        direction: question.direction as u8,
-        flags,
-        ..RuleKey::default()
-    };
-    if tiers & TIER_ANY_PROTOCOL != 0 {
-        lookup(&key, found);
-    }
-    key.protocol = question.protocol;
     for prefix in LENGTHS {
         if (tiers & TIER_PORTS) >> prefix & 1 != 0 {
             key.port = mask(port, prefix);
             key.prefix = prefix;
-            lookup(&key, found);
+            lookup(key, found);
         }
+    }
+    if tiers & TIER_ANY_PROTOCOL != 0 {
+        key.protocol = 0;
+        key.port = 0;
+        key.prefix = 0;
+        lookup(key, found);
     }
 }
 

@@ -4,13 +4,13 @@
 use aya_ebpf::{bindings::bpf_sock_addr, macros::cgroup_sock_addr, programs::SockAddrContext};
 use ringfence_common::{
     abi::{
-        Decision, Direction, SocketState, Verdict, event,
+        Decision, Direction, event,
         event::Hook,
         identity,
-        socket::{DECIDED_BY_PEER, PHASE_NEW, PHASE_OPENING},
+        socket::{PHASE_NEW, PHASE_OPENING},
         tuple::{ICMP, ICMPV6, TCP},
     },
-    logic::address::{Words, destination_words, is_unspecified_words},
+    logic::address::destination_words,
 };
 
 use super::{Call, Caller, caller};
@@ -19,6 +19,7 @@ use crate::{
     maps::generation,
     peer::{self, Peer},
     policy::{self, Ask, passes},
+    sides,
     sock::{self, words},
 };
 
@@ -82,11 +83,12 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
     }
     policy::judge(&ask, &mut state.decision);
     if local && passes(&state.decision) {
-        judge_listener(state, &mut ask);
+        sides::add_peer(&mut ask, &mut state.decision);
     }
     if passes(&state.decision) {
         if protocol == TCP {
             state.opened_ns = ask.now;
+            state.called = sock::digest(words(&ask.tuple.remote), ask.tuple.remote_port);
             state.phase = PHASE_OPENING;
         }
         return Call::Allow;
@@ -108,52 +110,4 @@ pub(super) fn find_peer(ctx: *mut bpf_sock_addr, netns: u64, ask: &mut Ask) -> b
     };
     ask.set_peer(peer);
     local
-}
-
-/// Asks the listener's policy about the same connection, seen from its side; `ask` is turned round
-/// and back again.
-#[inline(never)]
-fn judge_listener(state: &mut SocketState, ask: &mut Ask) {
-    let (local, remote) = (words(&ask.tuple.local), words(&ask.tuple.remote));
-    let unbound = is_unspecified_words(local);
-    // An unbound socket that calls an address of its own host is given that same address.
-    let caller = if unbound { remote } else { local };
-    turn(ask, remote, caller, Direction::Ingress);
-    let mut decision = Decision::default();
-    policy::judge(ask, &mut decision);
-    join(&mut state.decision, &decision);
-    turn(
-        ask,
-        words(&ask.tuple.remote),
-        words(&ask.tuple.local),
-        Direction::Egress,
-    );
-}
-
-#[inline(always)]
-fn turn(ask: &mut Ask, local: Words, remote: Words, direction: Direction) {
-    (ask.identity, ask.peer) = (ask.peer, ask.identity);
-    let tuple = &mut ask.tuple;
-    (tuple.local_port, tuple.remote_port) = (tuple.remote_port, tuple.local_port);
-    sock::set(&mut tuple.local, local);
-    sock::set(&mut tuple.remote, remote);
-    ask.direction = direction as u8;
-    ask.verified = 1;
-}
-
-/// Adds the listener's verdict: what either side refuses is refused.
-#[inline(always)]
-fn join(ours: &mut Decision, theirs: &Decision) {
-    if theirs.verdict != Verdict::Allow as u8 && ours.verdict == Verdict::Allow as u8 {
-        ours.verdict = theirs.verdict;
-        ours.reason = theirs.reason;
-        ours.rule = theirs.rule;
-        ours.until = theirs.until;
-        ours.flags |= DECIDED_BY_PEER;
-    }
-    if theirs.draft_verdict != Verdict::Allow as u8 && ours.draft_verdict == Verdict::Allow as u8 {
-        ours.draft_verdict = theirs.draft_verdict;
-        ours.draft_reason = theirs.draft_reason;
-        ours.draft_rule = theirs.draft_rule;
-    }
 }

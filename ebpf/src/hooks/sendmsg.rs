@@ -8,8 +8,8 @@ use ringfence_common::{
 
 use super::{Call, Caller, caller, connect::find_peer};
 use crate::{
-    datagram::{self, Seen},
-    emit,
+    datagram::Seen,
+    emit, flows,
     maps::generation,
     policy::{self, passes},
     sock,
@@ -55,7 +55,7 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
     seen.key.remote_port = seen.ask.tuple.remote_port;
     seen.key.protocol = protocol;
     sock::bound(sk, &mut seen.ask.tuple);
-    if let Some(pass) = datagram::cached(&seen) {
+    if let Some(pass) = flows::cached(&seen) {
         return if pass { Call::Allow } else { Call::Refuse };
     }
     let _ = find_peer(ctx, state.owner.netns, &mut seen.ask);
@@ -64,6 +64,7 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
     if passes(&decision) {
         return Call::Allow;
     }
-    datagram::refuse(&seen, &state.owner, &mut decision);
+    // One that passes is recorded by its packet, with its real addresses.
+    flows::judged(&seen, &state.owner, &mut decision, Hook::Sendmsg);
     Call::Refuse
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{bindings::__sk_buff, macros::cgroup_skb, programs::SkBuffContext};
 use core::ptr::read_volatile;
-use ringfence_common::abi::tuple::TCP;
+use ringfence_common::abi::{event::Hook, tuple::TCP};
 
 use crate::{
     datagram::{self, Fate},
@@ -12,7 +12,7 @@ use crate::{
 
 #[cgroup_skb(ingress)]
 pub fn ingress(ctx: SkBuffContext) -> i32 {
-    match decide(ctx.skb.skb, false) {
+    match decide(ctx.skb.skb, Hook::Ingress) {
         Fate::Pass => 1,
         Fate::Refuse | Fate::Hold => 0,
     }
@@ -20,7 +20,7 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
 
 #[cgroup_skb(egress)]
 pub fn egress(ctx: SkBuffContext) -> i32 {
-    match decide(ctx.skb.skb, true) {
+    match decide(ctx.skb.skb, Hook::Egress) {
         Fate::Pass => 1,
         // EPERM in the sender.
         Fate::Refuse => 0,
@@ -30,7 +30,7 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
 }
 
 #[inline(always)]
-fn decide(skb: *mut __sk_buff, going_out: bool) -> Fate {
+fn decide(skb: *mut __sk_buff, hook: Hook) -> Fate {
     // The kernel runs these programs for full sockets only (`__cgroup_bpf_run_filter_skb`); a packet
     // of TIME_WAIT carries a kernel socket, which is outside every guarded cgroup but the root.
     let Some(sk) = sock::full_socket(skb) else {
@@ -44,9 +44,9 @@ fn decide(skb: *mut __sk_buff, going_out: bool) -> Fate {
         )
     };
     if kind != SOCK_STREAM || protocol != u32::from(TCP) {
-        return datagram::packet(skb, sk, going_out);
+        return datagram::packet(skb, sk, hook);
     }
-    if tcp::packet(skb, sk, going_out) {
+    if tcp::packet(skb, sk, hook) {
         Fate::Pass
     } else {
         Fate::Refuse

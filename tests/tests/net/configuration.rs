@@ -1,6 +1,6 @@
 //! What the agent refuses, and what it says then.
 
-use ringfence_tests::{Agent, Options, daemon::Ended, scene};
+use ringfence_tests::{Agent, Options, daemon::Ended, policy::policy, scene};
 
 use crate::common::{assert_allowed, assert_refused, three_tiers};
 
@@ -49,6 +49,41 @@ fn a_policy_that_is_not_valid_is_refused_whole() {
             status.policy_error.is_empty() && status.generation > generation
         });
         let _ = assert_allowed(&web, "127.0.0.1:81", &[]);
+    });
+}
+
+#[test]
+fn a_policy_larger_than_the_maps_is_refused_whole() {
+    scene("large-policy", |sandbox| {
+        let web = sandbox.actor("web");
+        let agent = Agent::start(sandbox, &three_tiers());
+        let generation = agent.status().generation;
+        // Each of 1,010 peers with each of 1,000 ports, of which no two make a range.
+        let many: String = (0..1_010)
+            .map(|n| {
+                format!(
+                    "[[workload]]\nname = \"w{n}\"\nlabels = {{ app = \"many\" }}\n\
+                     match = {{ cgroup = \"/many/{n}\" }}\n"
+                )
+            })
+            .collect();
+        let ports: Vec<_> = (0..1_000)
+            .map(|n| format!("\"{}/tcp\"", 2 * n + 1))
+            .collect();
+        let rule = format!(
+            "to = [{{ labels = {{ app = \"many\" }} }}]\nports = [{}]",
+            ports.join(", ")
+        );
+        let more = policy("web", "", &[("egress", &rule)]).replacen("\"web\"", "\"large\"", 1);
+        let large = three_tiers() + &many + &more;
+        let error = agent.refuse_policy(&large);
+        assert!(
+            error.contains("\"web\"") && error.contains("1000000"),
+            "{error}"
+        );
+        assert_eq!(agent.status().generation, generation);
+        let _ = assert_refused(&web, "127.0.0.1:81", &[]);
+        agent.assert_counters();
     });
 }
 

@@ -2,6 +2,7 @@
 
 use ringfence_tests::{
     Agent,
+    flows::line,
     policy::{policy, workloads},
     scene,
 };
@@ -47,6 +48,37 @@ fn a_port_without_a_listen_rule_is_refused_at_bind() {
             }
         }
         agent.assert_log(&expected);
+        agent.assert_counters();
+    });
+}
+
+#[test]
+fn a_datagram_to_a_port_that_was_not_asked_for_is_judged_as_listening() {
+    scene("listen-udp", |sandbox| {
+        let [web, caller] = ["web", "caller"].map(|name| sandbox.actor(name));
+        let rules = [("listen", "ports = [\"1-1023/udp\"]")];
+        let text = workloads(&["web", "caller"]) + &policy("web", "", &rules);
+        let serve = || {
+            let mut server = web.start(&["serve", "udp", "127.0.0.1:0"]);
+            let address = server.line().expect_ok("an ephemeral port").local.unwrap();
+            (server, address.to_string())
+        };
+        let (server, address) = serve();
+        let _ = caller.udp(&address, &[]).expect_ok("without the agent");
+        drop(server);
+        let agent = Agent::start(sandbox, &text);
+        let (server, address) = serve();
+        let outcome = caller.udp(&address, &["--timeout-ms", "300"]);
+        assert!(outcome.failed("receive", "timeout"), "{outcome:?}");
+        let log = agent.log();
+        let mut lines = log.iter().map(line);
+        let by = web.by(server.pid());
+        let expected = format!("deny listen udp - -> web {address} deny default-deny {by}");
+        assert!(lines.any(|line| line == expected), "{expected}\n{log:#?}");
+        // What it asks itself is answered.
+        let other = caller.serve(&["udp", "127.0.0.1:7000"]);
+        let _ = web.udp("127.0.0.1:7000", &[]).expect_ok("web asks");
+        drop(other);
         agent.assert_counters();
     });
 }

@@ -1,8 +1,10 @@
 //! The agent goes, enforcement stays; the agent comes back, nothing is lost.
 
-use ringfence_tests::{Agent, Options, flows::direction, scene};
+use std::fs;
 
-use crate::common::{assert_refused, three_tiers};
+use ringfence_tests::{Agent, Options, flows::direction, policy::workloads, scene};
+
+use crate::common::{assert_refused, three_policies, three_tiers};
 
 const AT_DB: &str = "127.0.0.1:5432";
 
@@ -117,5 +119,41 @@ fn the_socket_of_a_dead_agent_is_replaced() {
         drop(std::os::unix::net::UnixListener::bind(dir.join("agent.sock")).unwrap());
         let agent = Agent::start_with(sandbox, &Options::default(), &three_tiers());
         assert_eq!(agent.status().workloads, 3);
+    });
+}
+
+#[test]
+fn an_agent_of_another_version_is_followed_without_a_gap() {
+    scene("version", |sandbox| {
+        let (web, api, db) = (
+            sandbox.actor("web"),
+            sandbox.actor("api"),
+            sandbox.actor("db"),
+        );
+        let mut agent = Agent::start(sandbox, &three_tiers());
+        let _echo = db.serve(&["tcp", AT_DB, "--echo"]);
+        let mut stream = api.hold(AT_DB);
+        agent.kill();
+        // Pins of another version, with programs that go on enforcing the policy of then.
+        let pins = fs::read_dir(sandbox.pins()).unwrap();
+        let own = pins.map(|pin| pin.unwrap().path()).next().unwrap();
+        let other = sandbox.pins().join("v999");
+        fs::rename(&own, &other).unwrap();
+        let _ = assert_refused(&web, AT_DB, &[]);
+
+        let from_web = three_policies("5432/tcp").replace(
+            "from = [{ workload = \"api\" }]",
+            "from = [{ workload = \"api\" }, { workload = \"web\" }]",
+        );
+        let open = from_web.replace("to = [{ workload = \"api\" }]\nports = [\"8080/tcp\"]", "");
+        agent.write_policy(&(workloads(&["web", "api", "db"]) + &open));
+        agent.restart();
+        assert!(own.is_dir() && !other.exists(), "{own:?} {other:?}");
+        let _ = web.tcp(AT_DB, &[]).expect_ok("by the policy of now");
+        assert!(stream.is_alive(), "cut by the new version");
+        agent.set_policy(&three_tiers());
+        let _ = assert_refused(&web, AT_DB, &[]);
+        assert!(stream.is_alive(), "cut by a policy that allows it");
+        agent.assert_counters();
     });
 }

@@ -1,15 +1,20 @@
 //! Calls: connect, send, read the answer.
 
 use std::{
-    io::{self, Read as _, Write as _},
-    net::{Shutdown, SocketAddr, TcpStream, UdpSocket},
+    io::{self, IoSlice, Read as _, Write as _},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket},
+    os::fd::AsRawFd as _,
     time::{Duration, Instant},
 };
 
+use nix::{
+    libc,
+    sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg},
+};
 use ringfence_tests::Outcome;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{Failed, Protocol, Result, at, done, failure};
+use super::{Failed, Protocol, Result, at, done, failure, print};
 
 /// A call.
 #[derive(clap::Args)]
@@ -28,6 +33,13 @@ pub struct Call {
     /// UDP: name the destination with each datagram instead of connecting
     #[arg(long)]
     unconnected: bool,
+    /// UDP over IPv4, unconnected: the source address to put on the datagram, whatever the socket is
+    /// bound to
+    #[arg(long, requires = "unconnected")]
+    pretend: Option<Ipv4Addr>,
+    /// UDP: after the answer wait for a line on standard input, then do it again over the same socket
+    #[arg(long)]
+    twice: bool,
     /// IPv4 over an IPv6 socket
     #[arg(long)]
     mapped: bool,
@@ -79,16 +91,29 @@ fn udp(call: &Call) -> Result<Outcome> {
     let socket = UdpSocket::from(prepare(call, Type::DGRAM)?);
     let wait = Duration::from_millis(call.timeout_ms);
     socket.set_read_timeout(Some(wait)).map_err(at("socket"))?;
-    let data = vec![b'q'; call.send];
     let target = target(call)
         .as_socket()
         .ok_or_else(|| Failed("socket", io::ErrorKind::InvalidInput.into()))?;
-    if call.unconnected {
-        let _sent = socket.send_to(&data, target).map_err(at("send"))?;
-    } else {
+    if !call.unconnected {
         socket.connect(target).map_err(at("connect"))?;
-        let _sent = socket.send(&data).map_err(at("send"))?;
     }
+    let outcome = exchange(call, &socket, target)?;
+    if !call.twice {
+        return Ok(outcome);
+    }
+    print(&outcome);
+    let _end = io::stdin().read_line(&mut String::new());
+    exchange(call, &socket, target)
+}
+
+fn exchange(call: &Call, socket: &UdpSocket, target: SocketAddr) -> Result<Outcome> {
+    let data = vec![b'q'; call.send];
+    let _sent = match (call.unconnected, call.pretend) {
+        (false, _) => socket.send(&data),
+        (true, None) => socket.send_to(&data, target),
+        (true, Some(source)) => send_from(socket, source, target, &data),
+    }
+    .map_err(at("send"))?;
     let mut answer = vec![0; 65_536];
     let read = socket.recv(&mut answer);
     let received = read.as_ref().copied().unwrap_or(0);
@@ -98,6 +123,46 @@ fn udp(call: &Call) -> Result<Outcome> {
         received: count(received),
         ..end(read)
     })
+}
+
+/// `IP_PKTINFO` (`ip(7)`).
+fn send_from(
+    socket: &UdpSocket,
+    source: Ipv4Addr,
+    target: SocketAddr,
+    data: &[u8],
+) -> io::Result<usize> {
+    let info = libc::in_pktinfo {
+        ipi_ifindex: 0,
+        ipi_spec_dst: libc::in_addr {
+            s_addr: u32::from_ne_bytes(source.octets()),
+        },
+        ipi_addr: libc::in_addr { s_addr: 0 },
+    };
+    let sent = sendmsg(
+        socket.as_raw_fd(),
+        &[IoSlice::new(data)],
+        &[ControlMessage::Ipv4PacketInfo(&info)],
+        MsgFlags::empty(),
+        Some(&SockaddrStorage::from(target)),
+    );
+    Ok(sent?)
+}
+
+/// Sends one byte to each port.
+pub fn spray(address: SocketAddr, ports: u16) -> Result<Outcome> {
+    let unspecified = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+    let socket = UdpSocket::bind(unspecified).map_err(at("bind"))?;
+    let mut outcome = done("send");
+    for port in (address.port()..).take(ports.into()) {
+        match socket.send_to(b"q", SocketAddr::new(address.ip(), port)) {
+            Ok(sent) => outcome.sent += count(sent),
+            Err(error) => outcome.error = failure(&Failed("send", error)).error,
+        }
+    }
+    print(&outcome);
+    let _end = io::stdin().read_to_end(&mut Vec::new());
+    Ok(outcome)
 }
 
 fn prepare(call: &Call, kind: Type) -> Result<Socket> {

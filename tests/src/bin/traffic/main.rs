@@ -54,8 +54,20 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         reply: usize,
         /// Give back what comes, as it comes
-        #[arg(long)]
+        #[arg(long, conflicts_with = "silent")]
         echo: bool,
+        /// UDP: answer nothing
+        #[arg(long)]
+        silent: bool,
+        /// Share the port with others that do the same
+        #[arg(long)]
+        share: bool,
+    },
+    /// Send one datagram to each of many ports from one socket, then wait for the end of standard input
+    Spray {
+        address: SocketAddr,
+        /// How many ports, beginning with that of the address
+        ports: u16,
     },
     /// Connect, send, read the whole answer
     Call(client::Call),
@@ -121,7 +133,17 @@ fn act(command: Command) -> Result<Outcome> {
             address,
             reply,
             echo,
-        } => server::serve(protocol, address, reply, echo),
+            silent,
+            share,
+        } => {
+            let answer = match (echo, silent) {
+                (true, _) => server::Answer::Echo,
+                (_, true) => server::Answer::Nothing,
+                _ => server::Answer::Bytes(reply),
+            };
+            server::serve(protocol, address, answer, share)
+        }
+        Command::Spray { address, ports } => client::spray(address, ports),
         Command::Call(call) => Ok(client::call(&call)),
         Command::Hold { address, wait } => hold::hold(address, wait),
         Command::Bind { protocol, address } => socket::bind_only(protocol, address),

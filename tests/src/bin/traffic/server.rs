@@ -7,34 +7,67 @@ use std::{
 };
 
 use ringfence_tests::Outcome;
+use socket2::{Domain, Socket, Type};
 
 use super::{Failed, Protocol, Result, at, done, failure, print};
 
+/// What a server gives back.
+#[derive(Clone, Copy)]
+pub enum Answer {
+    /// That many bytes to each connection or datagram.
+    Bytes(usize),
+    /// What comes, as it comes.
+    Echo,
+    /// Nothing.
+    Nothing,
+}
+
 /// Serves until killed; returns only if that fails.
-pub fn serve(protocol: Protocol, address: SocketAddr, reply: usize, echo: bool) -> Result<Outcome> {
+pub fn serve(
+    protocol: Protocol,
+    address: SocketAddr,
+    answer: Answer,
+    share: bool,
+) -> Result<Outcome> {
+    let kind = match protocol {
+        Protocol::Tcp => Type::STREAM,
+        Protocol::Udp => Type::DGRAM,
+    };
+    let socket = Socket::new(Domain::for_address(address), kind, None).map_err(at("socket"))?;
+    if share {
+        socket.set_reuse_port(true).map_err(at("socket"))?;
+    }
+    if kind == Type::STREAM {
+        socket.set_reuse_address(true).map_err(at("socket"))?;
+    }
+    socket.bind(&address.into()).map_err(at("bind"))?;
     match protocol {
-        Protocol::Tcp => tcp(address, reply, echo),
-        Protocol::Udp => udp(address, reply, echo),
+        Protocol::Tcp => {
+            socket.listen(128).map_err(at("listen"))?;
+            tcp(&socket.into(), answer)
+        }
+        Protocol::Udp => udp(&socket.into(), answer),
     }
 }
 
-fn tcp(address: SocketAddr, reply: usize, echo: bool) -> Result<Outcome> {
-    let listener = TcpListener::bind(address).map_err(at("bind"))?;
+fn tcp(listener: &TcpListener, answer: Answer) -> Result<Outcome> {
     ready(listener.local_addr().ok());
     for stream in listener.incoming() {
         let stream = stream.map_err(at("accept"))?;
-        let _thread = thread::spawn(move || print(&answer(stream, reply, echo)));
+        let _thread = thread::spawn(move || print(&reply(stream, answer)));
     }
     Ok(done("done"))
 }
 
-fn answer(mut stream: TcpStream, reply: usize, echo: bool) -> Outcome {
+fn reply(mut stream: TcpStream, answer: Answer) -> Outcome {
     let peer = stream.peer_addr().ok();
     let mut received = 0;
-    let result = if echo {
-        give_back(&mut stream, &mut received)
-    } else {
-        take(&mut stream, &mut received).and_then(|()| stream.write_all(&vec![b'r'; reply]))
+    let result = match answer {
+        Answer::Echo => give_back(&mut stream, &mut received),
+        Answer::Nothing => take(&mut stream, &mut received),
+        Answer::Bytes(bytes) => {
+            take(&mut stream, &mut received).and_then(|()| stream.write_all(&vec![b'r'; bytes]))
+        }
     };
     Outcome {
         peer,
@@ -66,19 +99,16 @@ fn give_back(stream: &mut TcpStream, received: &mut u64) -> io::Result<()> {
     }
 }
 
-fn udp(address: SocketAddr, reply: usize, echo: bool) -> Result<Outcome> {
-    let socket = UdpSocket::bind(address).map_err(at("bind"))?;
+fn udp(socket: &UdpSocket, answer: Answer) -> Result<Outcome> {
     ready(socket.local_addr().ok());
     let mut buffer = vec![0; 65_536];
-    let fixed = vec![b'r'; reply];
     loop {
         let (read, peer) = socket.recv_from(&mut buffer).map_err(at("receive"))?;
-        let data = if echo {
-            buffer.get(..read).unwrap_or_default()
-        } else {
-            &fixed
+        let sent = match answer {
+            Answer::Bytes(bytes) => socket.send_to(&vec![b'r'; bytes], peer),
+            Answer::Echo => socket.send_to(buffer.get(..read).unwrap_or_default(), peer),
+            Answer::Nothing => Ok(0),
         };
-        let sent = socket.send_to(data, peer);
         print(&Outcome {
             peer: Some(peer),
             received: u64::try_from(read).unwrap_or(0),

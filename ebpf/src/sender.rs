@@ -1,0 +1,67 @@
+//! Who really sent a datagram that stays on this host. A socket may name any local source address
+//! (`IP_PKTINFO`), and it may be closed before its datagram arrives: neither makes it someone else.
+
+use aya_ebpf::bindings::__sk_buff;
+use ringfence_common::abi::{Identity, Owner, Sender, SenderKey, Tuple};
+
+use crate::{
+    maps::SENDERS,
+    peer,
+    sock::{self, words},
+};
+
+/// A datagram on the loopback device arrives within this time of being sent.
+const FLIGHT_NS: u64 = 1_000_000_000;
+
+/// Notes at egress who sends.
+#[inline(never)]
+pub fn note(tuple: &Tuple, owner: &Owner) {
+    let key = SenderKey {
+        netns: owner.netns,
+        tuple: *tuple,
+    };
+    let sender = Sender {
+        at_ns: sock::now(),
+        identity: owner.identity,
+        pad: 0,
+    };
+    if let Some(entry) = SENDERS.get_ptr_mut(key) {
+        // SAFETY: a map value of plain integers.
+        unsafe { *entry = sender };
+    } else {
+        // Without it a sender that closed is nobody, which no rule allows.
+        let _ = SENDERS.insert(key, sender, 0);
+    }
+}
+
+/// Who sent, as noted at egress; `tuple` is the receiver's view.
+#[inline(never)]
+pub fn noted(tuple: &Tuple, netns: u64) -> Option<Identity> {
+    let mut key = SenderKey {
+        netns,
+        ..SenderKey::default()
+    };
+    turn(tuple, &mut key.tuple);
+    // SAFETY: the value is copied at once.
+    let sender = unsafe { SENDERS.get(key).copied() }?;
+    (sock::now().wrapping_sub(sender.at_ns) < FLIGHT_NS).then_some(sender.identity)
+}
+
+/// Whether the receiver will take the sender for who it is: the source address of the datagram leads
+/// back to a socket of the same identity, or to none.
+#[inline(never)]
+pub fn is_itself(skb: *mut __sk_buff, tuple: &Tuple, identity: Identity) -> bool {
+    let mut turned = Tuple::default();
+    turn(tuple, &mut turned);
+    let found = peer::on_this_host(skb.cast(), &turned);
+    found.missing || found.identity == identity
+}
+
+#[inline(always)]
+fn turn(tuple: &Tuple, turned: &mut Tuple) {
+    sock::set(&mut turned.local, words(&tuple.remote));
+    sock::set(&mut turned.remote, words(&tuple.local));
+    turned.local_port = tuple.remote_port;
+    turned.remote_port = tuple.local_port;
+    turned.protocol = tuple.protocol;
+}
