@@ -7,19 +7,22 @@ use aya_ebpf::{
         bpf_get_current_uid_gid, bpf_probe_read_kernel,
         generated::{
             bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id,
-            bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id,
+            bpf_probe_read_kernel_str, bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id,
         },
     },
 };
-use core::ptr::read_volatile;
+use core::{ffi::c_void, ptr::read_volatile};
 use ringfence_common::abi::{
-    CgroupEntry, Count, ExecutableKey, Identity, Offsets, Owner, ProcessKey, cgroup::MAX_LEVEL,
-    event::Hook, executable::ANY_UID, identity,
+    CgroupEntry, ChildKey, Count, ExecutableKey, Identity, Offsets, Owner, ProcessKey,
+    cgroup::{MAX_LEVEL, NAME_BYTES, OTHERS},
+    event::Hook,
+    executable::ANY_UID,
+    identity,
 };
 
 use crate::{
     emit,
-    maps::{CGROUPS, EXECUTABLES, PROCESSES, SETTINGS, count},
+    maps::{CGROUPS, CHILDREN, EXECUTABLES, PROCESSES, SETTINGS, count},
 };
 
 /// Nanoseconds in the unit of `/proc/PID/stat` (`USER_HZ` is 100 everywhere).
@@ -38,6 +41,11 @@ static OFFSETS: Offsets = Offsets {
     super_device: 0,
     inode_ctime_sec: 0,
     inode_ctime_nsec: 0,
+    task_cgroups: 0,
+    set_cgroup: 0,
+    cgroup_node: 0,
+    node_id: 0,
+    node_name: 0,
 };
 
 /// Fills in the owner that the current process stands for; `netns` is left alone.
@@ -67,11 +75,7 @@ fn fill(owner: &mut Owner) {
     owner.uid = bpf_get_current_uid_gid() as u32;
     owner.comm = bpf_get_current_comm().unwrap_or([0; 16]);
     owner.executable = ExecutableKey::default();
-    let base = lookup(cgroup).or_else(|| {
-        count(Count::AncestorWalk);
-        // SAFETY: the helper answers 0 for a level that the cgroup does not have.
-        walk(|level| unsafe { bpf_get_current_ancestor_cgroup_id(level) })
-    });
+    let base = lookup(cgroup).or_else(|| unseen(cgroup));
     let Some(base) = base else {
         owner.class = 0;
         owner.identity = if is_agent(owner.tgid) {
@@ -84,6 +88,10 @@ fn fill(owner: &mut Owner) {
     owner.class = base.class;
     owner.identity = if is_agent(owner.tgid) {
         identity::AGENT
+    } else if base.identity == identity::PENDING {
+        // For the day when the cgroup is known and has process rules.
+        owner.executable = executable().unwrap_or_default();
+        identity::PENDING
     } else if base.class == 0 {
         base.identity
     } else if let Some(key) = executable() {
@@ -113,7 +121,7 @@ pub fn ready(skb: *mut __sk_buff, owner: &mut Owner) -> bool {
     true
 }
 
-/// Identity of a pending owner, now that the agent may have judged its executable.
+/// Identity of a pending owner, now that the agent may have judged its executable or seen its cgroup.
 #[inline(always)]
 pub fn settle(owner: &mut Owner) {
     if owner.identity != identity::PENDING {
@@ -123,11 +131,12 @@ pub fn settle(owner: &mut Owner) {
     let Some(base) = lookup(owner.cgroup) else {
         return;
     };
-    let base = CgroupEntry {
-        class: owner.class,
-        ..base
+    owner.class = base.class;
+    owner.identity = if base.class == 0 || owner.tgid == 0 {
+        base.identity
+    } else {
+        by_process(base, &owner.executable, owner.uid)
     };
-    owner.identity = by_process(base, &owner.executable, owner.uid);
 }
 
 /// Fills in the owner of a socket that no process has made or used since the programs were attached
@@ -138,17 +147,98 @@ fn of_packet(skb: *mut __sk_buff, owner: &mut Owner) {
     // SAFETY: the context is the hook's own.
     let cgroup = unsafe { bpf_skb_cgroup_id(skb) };
     owner.cgroup = cgroup;
+    owner.tgid = 0;
     let base = lookup(cgroup).or_else(|| {
         count(Count::AncestorWalk);
         // SAFETY: as above; 0 for a level that the cgroup does not have.
-        walk(|level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level) })
+        let above = walk(|level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level) })?;
+        // There is no process whose cgroup's name could be read.
+        Some(if above.entry.below == 0 {
+            above.entry
+        } else {
+            PENDING
+        })
     });
-    let base = base.unwrap_or(CgroupEntry {
-        identity: identity::UNKNOWN,
-        class: 0,
-    });
+    let base = base.unwrap_or_default();
     owner.class = base.class;
     owner.identity = base.identity;
+}
+
+const PENDING: CgroupEntry = CgroupEntry {
+    identity: identity::PENDING,
+    class: 0,
+    below: 0,
+};
+
+/// What a cgroup stands for that the agent has not seen yet, or will not see because it is dead: what its
+/// name says, or the same as the cgroup above it. Where neither is sure, nothing is guessed.
+#[inline(always)]
+fn unseen(cgroup: u64) -> Option<CgroupEntry> {
+    count(Count::AncestorWalk);
+    // SAFETY: the helper answers 0 for a level that the cgroup does not have.
+    let above = walk(|level| unsafe { bpf_get_current_ancestor_cgroup_id(level) })?;
+    if above.entry.below == 0 {
+        return Some(above.entry);
+    }
+    if above.child != cgroup {
+        return Some(PENDING);
+    }
+    let mut child = PENDING;
+    match named(above.id, cgroup, &mut child) {
+        Name::Known => Some(child),
+        Name::Other if above.entry.below & OTHERS == 0 => Some(above.entry),
+        Name::Other | Name::Unreadable => Some(PENDING),
+    }
+}
+
+/// What is known of the name of a cgroup.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+enum Name {
+    Known,
+    Other,
+    Unreadable,
+}
+
+/// Looks up the current task's cgroup by its name, read along `task->cgroups->dfl_cgrp->kn->name`.
+#[inline(never)]
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a value would be copied to the stack, of which there are 512 bytes"
+)]
+fn named(parent: u64, cgroup: u64, child: &mut CgroupEntry) -> Name {
+    let mut key = ChildKey {
+        parent,
+        name: [0; NAME_BYTES],
+    };
+    // SAFETY: as in `executable`; the helper writes at most the name's bytes.
+    let length = unsafe {
+        let at = read_volatile(&raw const OFFSETS);
+        let node = pointer(bpf_get_current_task(), at.task_cgroups)
+            .and_then(|set| pointer(set, at.set_cgroup))
+            .and_then(|cgroup| pointer(cgroup, at.cgroup_node));
+        // Another one if the task was moved meanwhile.
+        let Some(node) = node.filter(|node| read(*node, at.node_id) == Some(cgroup)) else {
+            return Name::Unreadable;
+        };
+        let Some(name) = pointer(node, at.node_name) else {
+            return Name::Unreadable;
+        };
+        let to = key.name.as_mut_ptr().cast();
+        bpf_probe_read_kernel_str(to, NAME_BYTES as u32, name as *const c_void)
+    };
+    // A length of the whole buffer may be that of a longer name.
+    if length <= 0 || length.cast_unsigned() >= NAME_BYTES as u64 {
+        return Name::Unreadable;
+    }
+    // SAFETY: the value is copied at once.
+    match unsafe { CHILDREN.get(&key).copied() } {
+        Some(entry) => {
+            *child = entry;
+            Name::Known
+        }
+        None => Name::Other,
+    }
 }
 
 #[inline(always)]
@@ -158,15 +248,24 @@ fn lookup(cgroup: u64) -> Option<CgroupEntry> {
 }
 
 /// The deepest known ancestor.
+struct Above {
+    entry: CgroupEntry,
+    id: u64,
+    /// The unknown cgroup right below it.
+    child: u64,
+}
+
 #[inline(always)]
-fn walk(ancestor: impl Fn(i32) -> u64) -> Option<CgroupEntry> {
+fn walk(ancestor: impl Fn(i32) -> u64) -> Option<Above> {
     let mut level = MAX_LEVEL.cast_signed();
+    let mut child = 0;
     while level >= 0 {
         let id = ancestor(level);
-        if id != 0
-            && let Some(entry) = lookup(id)
-        {
-            return Some(entry);
+        if id != 0 {
+            if let Some(entry) = lookup(id) {
+                return Some(Above { entry, id, child });
+            }
+            child = id;
         }
         level -= 1;
     }

@@ -9,9 +9,9 @@ use aya_ebpf::{
 };
 use core::ffi::c_void;
 use ringfence_common::abi::{
-    CgroupEntry, Count, Event, ExecutableKey, FailsafeEntry, FlowEntry, FlowKey, Header, Identity,
-    LocalKey, ProcessKey, Refusal, RuleEntry, RuleKey, Sender, SenderKey, Settings, SlotKey,
-    SocketState, count, reason, settings::MAX_FAILSAFE,
+    CgroupEntry, ChildKey, Count, Event, ExecutableKey, FailsafeEntry, FlowEntry, FlowKey, Header,
+    Identity, LocalKey, ProcessKey, Refusal, RuleEntry, RuleKey, Sender, SenderKey, Settings,
+    SlotKey, SocketState, count, reason, settings::MAX_FAILSAFE,
 };
 
 use crate::handoff::Handoff;
@@ -31,6 +31,8 @@ pub static SETTINGS: Array<Settings, 1> = Array::new();
 pub static FAILSAFE: Array<FailsafeEntry, MAX_FAILSAFE> = Array::new();
 #[btf_map]
 pub static CGROUPS: HashMap<u64, CgroupEntry, 131_072, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+pub static CHILDREN: HashMap<ChildKey, CgroupEntry, 131_072, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 pub static EXECUTABLES: HashMap<ExecutableKey, u32, 65_536, NO_PREALLOC> = HashMap::new();
 #[btf_map]

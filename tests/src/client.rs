@@ -10,6 +10,8 @@ use ringfence_proto::v1::{
 use tokio::{net::UnixStream, runtime::Runtime};
 use tonic::transport::{Channel, Endpoint};
 
+use crate::poll::PATIENCE;
+
 /// A way to the agent's interface: connects anew for each question.
 pub struct Client {
     runtime: Runtime,
@@ -94,6 +96,7 @@ async fn channel(socket: &Path) -> Result<Channel, String> {
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
     Endpoint::from_static("http://agent.invalid")
+        .timeout(PATIENCE)
         .connect_with_connector(connector)
         .await
         .map_err(|error| format!("{error:?}"))

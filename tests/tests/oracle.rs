@@ -225,7 +225,10 @@ impl Kernel {
         } else {
             HOST
         };
-        let entry = |identity| CgroupEntry { identity, class: 0 };
+        let entry = |identity| CgroupEntry {
+            identity,
+            ..CgroupEntry::default()
+        };
         let tables = Tables {
             cgroups: BTreeMap::from([
                 (self.root, entry(HOST)),

@@ -6,7 +6,9 @@ use aya::{
     Pod,
     maps::{HashMap, MapData},
 };
-use ringfence_common::abi::{CgroupEntry, ExecutableKey, Identity, LocalKey, ProcessKey, names};
+use ringfence_common::abi::{
+    CgroupEntry, ChildKey, ExecutableKey, Identity, LocalKey, ProcessKey, names,
+};
 
 use super::{
     error::{DatapathError, io_error},
@@ -17,6 +19,7 @@ use crate::identity::Tables;
 /// The maps by which the kernel finds identities.
 pub struct Identities {
     cgroups: Mirror<u64, CgroupEntry>,
+    children: Mirror<ChildKey, CgroupEntry>,
     executables: Mirror<ExecutableKey, u32>,
     processes: Mirror<ProcessKey, Identity>,
     local_addresses: Mirror<LocalKey, u8>,
@@ -30,6 +33,7 @@ impl Identities {
     pub fn open(directory: &Path) -> Result<Self, DatapathError> {
         Ok(Self {
             cgroups: Mirror::open(directory, names::CGROUPS)?,
+            children: Mirror::open(directory, names::CHILDREN)?,
             executables: Mirror::open(directory, names::EXECUTABLES)?,
             processes: Mirror::open(directory, names::PROCESSES)?,
             local_addresses: Mirror::open(directory, names::LOCAL_ADDRESSES)?,
@@ -44,8 +48,10 @@ impl Identities {
     pub fn apply(&mut self, tables: &Tables) -> Result<(), DatapathError> {
         self.processes.add(&tables.processes)?;
         self.executables.add(&tables.executables)?;
+        self.children.add(&tables.children)?;
         self.cgroups.add(&tables.cgroups)?;
         self.cgroups.remove_others(&tables.cgroups)?;
+        self.children.remove_others(&tables.children)?;
         self.executables.remove_others(&tables.executables)?;
         self.processes.remove_others(&tables.processes)
     }

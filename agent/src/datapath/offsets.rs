@@ -79,6 +79,11 @@ fn find(kernel: &Kernel<'_>) -> Result<Offsets, OffsetsError> {
         super_device: kernel.offset("super_block", "s_dev")?,
         inode_ctime_sec: seconds,
         inode_ctime_nsec: nanoseconds,
+        task_cgroups: kernel.offset("task_struct", "cgroups")?,
+        set_cgroup: kernel.offset("css_set", "dfl_cgrp")?,
+        cgroup_node: kernel.offset("cgroup", "kn")?,
+        node_id: kernel.offset("kernfs_node", "id")?,
+        node_name: kernel.offset("kernfs_node", "name")?,
     })
 }
 

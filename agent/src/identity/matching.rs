@@ -19,6 +19,7 @@ use ringfence_policy::model::{Identities, Selector, Workload};
 
 use super::{
     IdentityError,
+    below::{Ahead, Below},
     specificity::{Condition, Place},
 };
 
@@ -31,9 +32,12 @@ pub(super) struct Spec {
     pub identity: Identity,
     /// What the process must be; empty for workloads told apart by cgroup alone.
     pub condition: Condition,
-    globs: Vec<Glob>,
-    units: Vec<String>,
-    slices: Vec<String>,
+    /// Patterns of cgroup paths.
+    pub globs: Vec<Glob>,
+    /// systemd units.
+    pub units: Vec<String>,
+    /// systemd slices.
+    pub slices: Vec<String>,
 }
 
 impl Spec {
@@ -120,6 +124,7 @@ pub(super) struct Matcher {
     units: HashMap<String, Vec<usize>>,
     slices: HashMap<String, Vec<usize>>,
     needed: Vec<usize>,
+    ahead: Ahead,
 }
 
 impl Matcher {
@@ -147,7 +152,16 @@ impl Matcher {
             units,
             slices,
             needed: specs.iter().map(Spec::places).collect(),
+            ahead: Ahead::new(specs),
         })
+    }
+
+    /// What cgroups below a path may be that the path itself is not.
+    pub fn below(&self, path: &Path) -> Below {
+        let covered = prefixes(path)
+            .flat_map(|prefix| self.globs.matches_candidate(&Candidate::from_bytes(prefix)))
+            .collect();
+        self.ahead.below(path, &covered)
     }
 
     /// Workloads whose cgroup-like selectors all match a path below the guarded root, in order.

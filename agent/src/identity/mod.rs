@@ -17,6 +17,7 @@
 //!   are set, the identity `UNKNOWN` (never allowed) and a [`Tie`] where it comes up later.
 
 pub mod adopt;
+mod below;
 mod classes;
 mod error;
 mod executables;

@@ -26,7 +26,9 @@ fn placement(list: &[(&str, &[Selector])]) -> Placement {
 
 /// What the kernel makes of the tables.
 fn look_up(placement: &mut Placement, path: &str, facts: &Facts, uid: u32) -> Identity {
-    let CgroupEntry { identity, class } = placement.entry(Path::new(path));
+    let CgroupEntry {
+        identity, class, ..
+    } = placement.entry(Path::new(path));
     let executable = placement.executable(facts);
     let find = |uid| {
         let key = ProcessKey {

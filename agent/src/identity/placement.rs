@@ -1,8 +1,12 @@
 //! Cgroup entries: the identity of a cgroup and the class of its processes.
 
-use std::path::Path;
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
-use ringfence_common::abi::{CgroupEntry, identity::HOST};
+use ringfence_common::abi::{
+    CgroupEntry, ChildKey,
+    cgroup::{NAMED, OTHERS},
+    identity::HOST,
+};
 use ringfence_policy::model::{Identities, Workload};
 
 use super::{
@@ -70,7 +74,29 @@ impl Placement {
             class: self
                 .processes
                 .class(candidates, &self.specs, &mut self.ties),
+            below: 0,
         }
+    }
+
+    /// Entry of the cgroup with a number, with what is below it, and the entries of cgroups that may come
+    /// to be right below and would stand for someone else.
+    pub fn family(&mut self, id: u64, path: &Path) -> (CgroupEntry, Vec<(ChildKey, CgroupEntry)>) {
+        let below = self.matcher.below(path);
+        let mut own = self.entry(path);
+        let mut children = Vec::new();
+        let (named, mut others) = (!below.names.is_empty(), below.others);
+        for name in &below.names {
+            let child = self.entry(&path.join(OsStr::from_bytes(name)));
+            if child == own {
+                continue;
+            }
+            match ChildKey::new(id, name) {
+                Some(key) => children.push((key, child)),
+                None => others = true,
+            }
+        }
+        own.below = if named { NAMED } else { 0 } | if others { OTHERS } else { 0 };
+        (own, children)
     }
 
     /// Class of an executable.

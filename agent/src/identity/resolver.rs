@@ -221,8 +221,8 @@ impl Resolver {
     }
 
     /// What the kernel makes of a process, by the same steps: `PENDING` while the executable is not
-    /// judged, `UNKNOWN` where there is none to judge. An unknown cgroup stands for the root, since
-    /// its ancestors can't be told from the number.
+    /// judged, `UNKNOWN` where there is none to judge. An unknown cgroup stands for the root where no
+    /// cgroup below that can be someone else; its ancestors can't be told from the number.
     #[must_use]
     pub fn resolve(&self, cgroup: u64, exe: Option<&ExecutableKey>, uid: u32) -> Identity {
         self.tables.resolve(cgroup, self.root_id(), exe, uid)
@@ -241,10 +241,9 @@ impl Resolver {
         let mut updated = false;
         for id in ids {
             updated |= if let Some(path) = self.tree.path(*id) {
-                let entry = self.placement.entry(path);
-                self.tables.cgroups.insert(*id, entry) != Some(entry)
+                self.tables.set_cgroup(*id, path, &mut self.placement)
             } else {
-                self.tables.cgroups.remove(id).is_some()
+                self.tables.remove_cgroup(*id)
             };
         }
         self.take_processes() || updated

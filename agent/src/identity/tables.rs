@@ -1,23 +1,29 @@
 //! What the kernel maps must hold, and what the kernel makes of it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use ringfence_common::abi::{
-    CgroupEntry, ExecutableKey, Identity, ProcessKey,
+    CgroupEntry, ChildKey, ExecutableKey, Identity, ProcessKey,
+    cgroup::{NAME_BYTES, OTHERS},
     executable::ANY_UID,
     identity::{PENDING, UNKNOWN, is_workload},
 };
 
 use super::{executables::Executables, placement::Placement, tree::Tree};
 
+/// Entries of `children` at most: what the map holds.
+const MOST_CHILDREN: usize = 131_072;
+
 /// What the kernel maps must hold.
 ///
-/// Write `processes`, then `executables`, then `cgroups`, and remove in the opposite order: an entry
+/// Write `processes`, then `executables`, `children`, `cgroups`, and remove in the opposite order: an entry
 /// is never there before what it refers to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
     /// `CGROUPS`: every known cgroup by id.
     pub cgroups: BTreeMap<u64, CgroupEntry>,
+    /// `CHILDREN`: cgroups that may come to be.
+    pub children: BTreeMap<ChildKey, CgroupEntry>,
     /// `EXECUTABLES`: class of every judged executable.
     pub executables: BTreeMap<ExecutableKey, u32>,
     /// `PROCESSES`.
@@ -27,19 +33,51 @@ pub struct Tables {
 impl Tables {
     /// Everything anew.
     pub(super) fn build(tree: &Tree, placement: &mut Placement, executables: &Executables) -> Self {
-        let cgroups = tree
-            .iter()
-            .map(|(id, path)| (id, placement.entry(path)))
-            .collect();
-        let executables = executables
+        let mut tables = Self::default();
+        for (id, path) in tree.iter() {
+            let _ = tables.set_cgroup(id, path, placement);
+        }
+        tables.executables = executables
             .keys()
             .filter_map(|key| Some((key, placement.executable(&executables.facts(&key)?))))
             .collect();
-        Self {
-            cgroups,
-            executables,
-            processes: placement.processes().clone(),
+        tables.processes.clone_from(placement.processes());
+        tables
+    }
+
+    /// Enters a cgroup; returns whether something changed.
+    pub(super) fn set_cgroup(&mut self, id: u64, path: &Path, placement: &mut Placement) -> bool {
+        let (mut entry, mut children) = placement.family(id, path);
+        let before = self.children_of(id);
+        if self.children.len() - before.len() + children.len() > MOST_CHILDREN {
+            children.clear();
+            entry.below = OTHERS;
         }
+        let same = before.iter().copied().eq(children.iter().copied());
+        if !same {
+            for (key, _) in &before {
+                let _ = self.children.remove(key);
+            }
+            self.children.extend(children);
+        }
+        self.cgroups.insert(id, entry) != Some(entry) || !same
+    }
+
+    /// Removes a cgroup; returns whether it was there.
+    pub(super) fn remove_cgroup(&mut self, id: u64) -> bool {
+        for (key, _) in self.children_of(id) {
+            let _ = self.children.remove(&key);
+        }
+        self.cgroups.remove(&id).is_some()
+    }
+
+    fn children_of(&self, parent: u64) -> Vec<(ChildKey, CgroupEntry)> {
+        let name = |byte| ChildKey {
+            parent,
+            name: [byte; NAME_BYTES],
+        };
+        let found = self.children.range(name(0)..=name(u8::MAX));
+        found.map(|(key, entry)| (*key, *entry)).collect()
     }
 
     /// Whether sockets that are open may belong to someone else under `new`: a cgroup or a process rule
@@ -51,7 +89,7 @@ impl Tables {
             .cgroups
             .iter()
             .any(|(id, entry)| match self.cgroups.get(id) {
-                Some(before) => before != entry,
+                Some(before) => (before.identity, before.class) != (entry.identity, entry.class),
                 None => entry.class != 0 || is_workload(entry.identity),
             });
         let process_moves = |(key, identity): (&ProcessKey, &Identity)| {
@@ -71,9 +109,11 @@ impl Tables {
         uid: u32,
     ) -> Identity {
         let cgroups = &self.cgroups;
-        let entry = cgroups.get(&cgroup).or_else(|| cgroups.get(&root));
-        let Some(entry) = entry else {
-            return UNKNOWN;
+        let entry = match (cgroups.get(&cgroup), cgroups.get(&root)) {
+            (Some(entry), _) => entry,
+            (None, Some(root)) if root.below == 0 => root,
+            (None, Some(_)) => return PENDING,
+            (None, None) => return UNKNOWN,
         };
         if entry.class == 0 {
             return entry.identity;

@@ -48,6 +48,7 @@ fn assert_true_to_life(cgroup: &TestCgroup, found: &Resolver, list: &[(&str, &[S
     set(&mut fresh, list).expect("workloads");
     let (found_now, expected) = (found.tables(), fresh.tables());
     assert_eq!(found_now.cgroups, expected.cgroups);
+    assert_eq!(found_now.children, expected.children);
     assert_eq!(found_now.processes, expected.processes);
     // It may remember more executables: those that it was asked about.
     for (key, class) in &expected.executables {
@@ -131,7 +132,8 @@ fn tie_that_comes_up_later_allows_nothing_and_is_reported() {
         entry,
         Some(CgroupEntry {
             identity: UNKNOWN,
-            class: 0
+            class: 0,
+            below: 0,
         })
     );
     assert_eq!(resolver.ties().count(), 1);

@@ -5,7 +5,7 @@
 //! reordered events do no harm. Directories are opened relative to their parents: names of any bytes
 //! and paths longer than `PATH_MAX` work.
 
-mod directory;
+pub(super) mod directory;
 #[cfg(test)]
 mod tests;
 

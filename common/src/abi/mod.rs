@@ -17,7 +17,7 @@ pub mod socket;
 pub mod tuple;
 pub mod version;
 
-pub use cgroup::CgroupEntry;
+pub use cgroup::{CgroupEntry, ChildKey};
 pub use count::Count;
 pub use event::Event;
 pub use executable::{ExecutableKey, ProcessKey};

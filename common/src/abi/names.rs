@@ -8,6 +8,8 @@ pub const SETTINGS: &str = "SETTINGS";
 pub const FAILSAFE: &str = "FAILSAFE";
 /// cgroup id -> [`super::CgroupEntry`].
 pub const CGROUPS: &str = "CGROUPS";
+/// [`super::ChildKey`] -> [`super::CgroupEntry`] of a cgroup that is not known yet.
+pub const CHILDREN: &str = "CHILDREN";
 /// [`super::ExecutableKey`] -> executable class (u32, 0 = matches no selector).
 pub const EXECUTABLES: &str = "EXECUTABLES";
 /// [`super::ProcessKey`] -> identity (u32).
@@ -44,11 +46,12 @@ pub const HANDOFF: &str = "HANDOFF";
 pub const OFFSETS: &str = "OFFSETS";
 
 /// Every map that is pinned and so outlives the agent.
-pub const PINNED: [&str; 18] = [
+pub const PINNED: [&str; 19] = [
     ACTIVE,
     SETTINGS,
     FAILSAFE,
     CGROUPS,
+    CHILDREN,
     EXECUTABLES,
     PROCESSES,
     LOCAL_ADDRESSES,

@@ -83,5 +83,15 @@ pub struct Offsets {
     pub inode_ctime_sec: u32,
     /// Nanoseconds of the inode's change time.
     pub inode_ctime_nsec: u32,
+    /// `task_struct.cgroups`.
+    pub task_cgroups: u32,
+    /// `css_set.dfl_cgrp`.
+    pub set_cgroup: u32,
+    /// `cgroup.kn`.
+    pub cgroup_node: u32,
+    /// `kernfs_node.id`.
+    pub node_id: u32,
+    /// `kernfs_node.name`.
+    pub node_name: u32,
 }
-abi_type!(Offsets, size = 40, align = 4);
+abi_type!(Offsets, size = 60, align = 4);

@@ -1,6 +1,11 @@
 //! What the agent refuses, and what it says then.
 
-use ringfence_tests::{Agent, Options, daemon::Ended, policy::policy, scene};
+use ringfence_tests::{
+    Agent, Options,
+    daemon::Ended,
+    policy::{policy, workload},
+    scene,
+};
 
 use crate::common::{assert_allowed, assert_refused, three_tiers};
 
@@ -59,19 +64,19 @@ fn a_policy_larger_than_the_maps_is_refused_whole() {
         let agent = Agent::start(sandbox, &three_tiers());
         let generation = agent.status().generation;
         // Each of 1,010 peers with each of 1,000 ports, of which no two make a range.
-        let many: String = (0..1_010)
-            .map(|n| {
-                format!(
-                    "[[workload]]\nname = \"w{n}\"\nlabels = {{ app = \"many\" }}\n\
-                     match = {{ cgroup = \"/many/{n}\" }}\n"
-                )
-            })
-            .collect();
+        let mut many = String::new();
+        for n in 0..1_010 {
+            many += &workload(&format!("many{n}"), &format!("cgroup = \"/many/{n}\""));
+        }
         let ports: Vec<_> = (0..1_000)
             .map(|n| format!("\"{}/tcp\"", 2 * n + 1))
             .collect();
+        let peers: Vec<_> = (0..1_010)
+            .map(|n| format!("{{ workload = \"many{n}\" }}"))
+            .collect();
         let rule = format!(
-            "to = [{{ labels = {{ app = \"many\" }} }}]\nports = [{}]",
+            "to = [{}]\nports = [{}]",
+            peers.join(", "),
             ports.join(", ")
         );
         let more = policy("web", "", &[("egress", &rule)]).replacen("\"web\"", "\"large\"", 1);

@@ -84,11 +84,16 @@ fn kernel(writer: &mut Writer, inode: &[(&str, u32, u32)]) -> Vec<u8> {
         ("", inner, 16),
         ("", group, 32),
         ("start_boottime", INT, 40),
+        ("cgroups", INT, 44),
     ];
     let _task = writer.members("task_struct", STRUCT, &task);
     let _mm = writer.members("mm_struct", STRUCT, &[("exe_file", INT, 48)]);
     let _file = writer.members("file", STRUCT, &[("f_inode", INT, 56)]);
     let _super = writer.members("super_block", STRUCT, &[("s_dev", INT, 64)]);
+    let _set = writer.members("css_set", STRUCT, &[("dfl_cgrp", INT, 88)]);
+    let _cgroup = writer.members("cgroup", STRUCT, &[("kn", INT, 92)]);
+    let node = [("id", INT, 96), ("name", INT, 100)];
+    let _node = writer.members("kernfs_node", STRUCT, &node);
     let inode: Vec<_> = [("i_ino", INT, 72), ("i_sb", INT, 80)]
         .iter()
         .chain(inode)
@@ -122,7 +127,15 @@ fn running_kernel_has_every_member_at_a_sane_place() -> Outcome {
         found.inode_ctime_sec,
         found.inode_ctime_nsec,
     ];
-    let others = [found.mm_exe_file, found.file_inode, found.super_device];
+    let others = [
+        found.mm_exe_file,
+        found.file_inode,
+        found.super_device,
+        found.task_cgroups,
+        found.set_cgroup,
+        found.cgroup_node,
+    ];
+    assert_ne!(found.node_id, found.node_name, "{found:?}");
     for offset in task.iter().chain(&inode).chain(&others) {
         assert!(*offset < 65536, "{found:?}");
     }
@@ -154,6 +167,11 @@ fn change_time_is_found_in_every_generation_of_kernels() -> Outcome {
         super_device: 64,
         inode_ctime_sec: 104,
         inode_ctime_nsec: 132,
+        task_cgroups: 44,
+        set_cgroup: 88,
+        cgroup_node: 92,
+        node_id: 96,
+        node_name: 100,
     };
     assert_eq!(found, expected);
     Ok(())

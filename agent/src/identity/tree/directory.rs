@@ -19,7 +19,7 @@ pub(super) fn flags() -> OFlag {
 }
 
 /// Names on a path.
-pub(super) fn names(path: &Path) -> impl Iterator<Item = &OsStr> {
+pub(in crate::identity) fn names(path: &Path) -> impl Iterator<Item = &OsStr> {
     path.components().filter_map(|part| match part {
         Component::Normal(name) => Some(name),
         Component::Prefix(_) | Component::RootDir | Component::CurDir | Component::ParentDir => {
