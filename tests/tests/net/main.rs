@@ -21,6 +21,7 @@ mod restart;
 mod revoke;
 mod rules;
 mod sockets;
+mod storm;
 mod tcp;
 mod udp;
 mod world;
