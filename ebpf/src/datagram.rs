@@ -58,9 +58,7 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> Fate {
     let Some(state) = SOCKETS.get_or_create(sk.cast()) else {
         return Fate::Refuse;
     };
-    if !who::ready(skb, &mut state.owner) {
-        return Fate::Hold;
-    }
+    let ready = who::ready(skb, &mut state.owner);
     seen.ask.now = sock::now();
     seen.ask.generation = generation();
     seen.ask.identity = state.owner.identity;
@@ -73,8 +71,14 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> Fate {
         flows::account(entry, &seen, hook);
         return fate(&entry.decision);
     }
-    if seen.ask.peer == identity::PENDING {
-        return Fate::Hold;
+    if ready && seen.ask.peer != identity::PENDING {
+        state.held = 0;
+    } else {
+        if who::may_wait(&mut state.held, seen.ask.now) {
+            return Fate::Hold;
+        }
+        // Whoever the other one is: refused as pending.
+        seen.ask.identity = identity::PENDING;
     }
     judge(&mut seen, state, hook)
 }

@@ -94,7 +94,6 @@ fn write(
 /// Asks the agent to judge an executable.
 #[inline(never)]
 pub fn ask_about(owner: &Owner, hook: Hook, cookie: u64) {
-    count(Count::Pending);
     let (tuple, decision) = (Tuple::default(), Decision::default());
     send(
         What::new(event::PENDING, hook),

@@ -25,6 +25,8 @@ use crate::{
     maps::{CGROUPS, CHILDREN, EXECUTABLES, PROCESSES, SETTINGS, count},
 };
 
+/// `SocketState::held` counts 2^20 ns.
+const HELD_SHIFT: u32 = 20;
 /// Nanoseconds in the unit of `/proc/PID/stat` (`USER_HZ` is 100 everywhere).
 const TICK_NS: u64 = 10_000_000;
 
@@ -119,6 +121,19 @@ pub fn ready(skb: *mut __sk_buff, owner: &mut Owner) -> bool {
         return false;
     }
     true
+}
+
+/// Whether a packet that can't be judged yet is held, not refused: for a bounded time.
+#[inline(always)]
+pub fn may_wait(held: &mut u32, now: u64) -> bool {
+    count(Count::Pending);
+    let now = ((now >> HELD_SHIFT) as u32).max(1);
+    if *held == 0 {
+        *held = now;
+        return true;
+    }
+    let limit = SETTINGS.get(0).map_or(0, |settings| settings.pending_ns);
+    u64::from(now.wrapping_sub(*held)) << HELD_SHIFT < limit
 }
 
 /// Identity of a pending owner, now that the agent may have judged its executable or seen its cgroup.

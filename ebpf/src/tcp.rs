@@ -84,9 +84,7 @@ fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook, generation: u32) 
     let Some(state) = SOCKETS.get_or_create(sk.cast()) else {
         return false;
     };
-    if !who::ready(skb, &mut state.owner) {
-        return false;
-    }
+    let ready = who::ready(skb, &mut state.owner);
     let mut ask = Ask {
         now: sock::now(),
         identity: state.owner.identity,
@@ -96,10 +94,14 @@ fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook, generation: u32) 
     sock::connected(sk, &mut ask.tuple);
     ask.direction = direction(skb, state, &ask.tuple) as u8;
     ask.set_known_peer(peer_of_packet(skb, &ask.tuple), &state.decision);
-    if ask.peer == identity::PENDING {
-        // The other end's executable is not judged yet.
-        count(Count::Pending);
-        return false;
+    if ready && ask.peer != identity::PENDING {
+        state.held = 0;
+    } else {
+        if who::may_wait(&mut state.held, ask.now) {
+            return false;
+        }
+        // Whoever the other one is: refused as pending.
+        ask.identity = identity::PENDING;
     }
     let mut decision = Decision::default();
     policy::judge(&ask, &mut decision);
@@ -199,11 +201,13 @@ fn at_listener(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
     let Some(state) = SOCKETS.get_or_create(sk.cast()) else {
         return false;
     };
-    if !who::ready(skb, &mut state.owner) {
+    ask.now = sock::now();
+    if who::ready(skb, &mut state.owner) {
+        state.held = 0;
+    } else if who::may_wait(&mut state.held, ask.now) {
         return false;
     }
     ask.identity = state.owner.identity;
-    ask.now = sock::now();
     ask.set_peer(peer_of_packet(skb, &ask.tuple));
     let mut decision = Decision::default();
     sides::inbound(&mut ask, &mut decision);

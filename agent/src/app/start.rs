@@ -1,9 +1,15 @@
 //! The order of a start: everything that can be refused is refused before the kernel is touched; the
 //! maps are filled before the programs are attached; the agent is ready when enforcement is complete.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context as _, anyhow};
+use nix::time::{ClockId, clock_getres};
 use ringfence_common::abi::{
     Settings,
     settings::{DENY_UNSELECTED, DRAFT_MODE},
@@ -27,6 +33,9 @@ use crate::{
     metrics::Metrics,
     sync::{self, Endpoint, Held, Tls, cache},
 };
+
+/// Time until a SYN that was held is sent again.
+const HOLD: Duration = Duration::from_millis(50);
 
 /// Everything that the tasks take over.
 pub struct Started {
@@ -249,8 +258,17 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
         agent_tgid: std::process::id(),
         agent_start: stat,
         failsafe_len: u32::try_from(config.failsafe.len())?,
+        hold_ticks: hold_ticks()?,
+        pending_ns: u64::try_from(config.agent.pending.as_nanos())?,
         ..Settings::default()
     })
+}
+
+/// [`HOLD`] in ticks of the kernel. The coarse clock moves once a tick.
+fn hold_ticks() -> anyhow::Result<u32> {
+    let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).context("length of a tick")?;
+    let ticks = HOLD.as_nanos() / Duration::from(tick).as_nanos().max(1);
+    Ok(u32::try_from(ticks)?.max(1))
 }
 
 /// When this process started, as in `/proc/self/stat` (field 22).

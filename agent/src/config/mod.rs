@@ -16,6 +16,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use ringfence_common::abi::FailsafeEntry;
@@ -63,6 +64,8 @@ pub struct Agent {
     pub state_dir: PathBuf,
     /// Directory below a BPF file system for pins.
     pub pin_dir: PathBuf,
+    /// How long packets of what the agent has not judged yet are held, before they are refused.
+    pub pending: Duration,
 }
 
 /// The cgroup v2 directory to guard.

@@ -4,6 +4,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     str::FromStr,
+    time::Duration,
 };
 
 use toml::Spanned;
@@ -23,6 +24,8 @@ const MIN_EVENTS_BUFFER: u32 = 64 << 10;
 const MAX_EVENTS_BUFFER: u32 = 1 << 30;
 const FLOW_ENTRIES: u64 = 65_536;
 const MAX_FLOW_ENTRIES: u64 = 1 << 24;
+const PENDING_SECONDS: u64 = 5;
+const MAX_PENDING_SECONDS: u64 = 600;
 const METRICS: &str = "127.0.0.1:9477";
 
 /// Reads every section. The result is valid only if the document has no problem.
@@ -87,6 +90,12 @@ fn agent(mut section: Section<'_, '_>, base: &Path) -> Agent {
             .unwrap_or_else(|| "/var/lib/ringfence".into()),
         pin_dir: path(&mut section, "pin-dir", base)
             .unwrap_or_else(|| "/sys/fs/bpf/ringfence".into()),
+        pending: Duration::from_secs(number(
+            &mut section,
+            "pending-seconds",
+            PENDING_SECONDS,
+            MAX_PENDING_SECONDS,
+        )),
     };
     section.finish();
     agent

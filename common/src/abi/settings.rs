@@ -22,12 +22,14 @@ pub struct Settings {
     pub agent_start: u64,
     /// Number of valid entries of `FAILSAFE`.
     pub failsafe_len: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Time until a SYN that is held is sent again, in the kernel's ticks (jiffies).
+    pub hold_ticks: u32,
+    /// What is pending is refused after this time, nanoseconds.
+    pub pending_ns: u64,
     /// Zero, of which the verifier does not know that it is.
     pub zero: u64,
 }
-abi_type!(Settings, size = 32, align = 8);
+abi_type!(Settings, size = 40, align = 8);
 
 /// One entry of `FAILSAFE`: inbound flows that no policy can cut.
 #[repr(C)]

@@ -101,6 +101,8 @@ pub struct SocketState {
     /// [`FIN_RECEIVED`], [`FIN_SENT`], [`PASSIVE`].
     pub marks: u8,
     /// Zero.
-    pub pad: [u8; 6],
+    pub pad: [u8; 2],
+    /// Since when its packets are held, in 2^20 ns of `CLOCK_BOOTTIME`; 0 = they are not.
+    pub held: u32,
 }
 abi_type!(SocketState, size = 128, align = 8);

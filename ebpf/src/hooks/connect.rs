@@ -45,6 +45,7 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
     };
     state.phase = PHASE_NEW;
     state.marks = 0;
+    state.held = 0;
     if protocol == ICMP || protocol == ICMPV6 {
         // The type is not known yet: the packets are judged.
         return Call::Allow;

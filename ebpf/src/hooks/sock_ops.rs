@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::{
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
         BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
-        bpf_sock_ops,
+        BPF_SOCK_OPS_TIMEOUT_INIT, bpf_sock_ops,
     },
     macros::sock_ops,
     programs::SockOpsContext,
@@ -22,7 +22,7 @@ use ringfence_common::abi::{
 use crate::{
     emit::{self, Totals, What},
     handoff,
-    maps::{SOCKETS, generation},
+    maps::{SETTINGS, SOCKETS, generation},
     policy::passes,
     sock,
 };
@@ -41,9 +41,24 @@ pub fn ops(ctx: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => active(&ctx),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => passive(&ctx),
         BPF_SOCK_OPS_STATE_CB => changed(&ctx),
+        BPF_SOCK_OPS_TIMEOUT_INIT => first_timeout(&ctx),
         _ => {}
     }
     1
+}
+
+/// A SYN that will be held is sent again soon, not after a second: the agent's answer takes milliseconds.
+/// (One that was let pass is of a socket whose handshake is under way.)
+#[inline(always)]
+fn first_timeout(ctx: &SockOpsContext) {
+    let Some(state) = state_of(ctx, false) else {
+        return;
+    };
+    if state.phase == PHASE_NEW
+        && let Some(settings) = SETTINGS.get(0)
+    {
+        ctx.set_reply(settings.hold_ticks);
+    }
 }
 
 /// Asks the kernel to call for each change of state.

@@ -1,10 +1,10 @@
 //! cgroups that the agent has not seen: it is stopped while they come to be.
 
-use std::fs;
+use std::{fs, thread, time::Duration};
 
 use nix::sys::signal::Signal;
 use ringfence_tests::{
-    Agent, Sandbox,
+    Agent, Options, Sandbox,
     flows::line,
     policy::{policy, workload},
     scene,
@@ -67,7 +67,7 @@ fn a_cgroup_that_may_be_a_workload_is_held_until_the_agent_has_seen_it() {
         let job = sandbox.actor("job").in_cgroup(sandbox, "jobs/two");
         let good = job.start(&["call", "tcp", "127.0.0.1:81"]);
         let bad = job.start(&["call", "tcp", "127.0.0.1:82"]);
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(200));
         agent.daemon().signal(Signal::SIGCONT);
         let outcome = good.last();
         assert!(outcome.failed("connect", "ECONNREFUSED"), "{outcome:?}");
@@ -75,5 +75,35 @@ fn a_cgroup_that_may_be_a_workload_is_held_until_the_agent_has_seen_it() {
         assert!(outcome.failed("connect", "ECONNABORTED"), "{outcome:?}");
         let other = sandbox.actor("job").in_cgroup(sandbox, "deep/below");
         let _ = assert_allowed(&other, "127.0.0.1:82", &[]);
+    });
+}
+
+#[test]
+fn what_stays_pending_is_refused_after_the_configured_time() {
+    scene("newborn-bound", |sandbox| {
+        let text = workload("job", "cgroup = \"/jobs/*\"") + &policy("job", "", &[PORT_81]);
+        let options = Options {
+            agent: "pending-seconds = 1".to_owned(),
+            ..Options::default()
+        };
+        let _ = sandbox.actor("probe").in_cgroup(sandbox, "jobs");
+        let mut agent = Agent::start_with(sandbox, &options, &text);
+        agent.daemon().signal(Signal::SIGSTOP);
+        let job = sandbox.actor("job").in_cgroup(sandbox, "jobs/one");
+        // The socket is reset by the agent, when it goes on; before, its packets are dropped.
+        let call = job.start(&["call", "tcp", "127.0.0.1:81"]);
+        thread::sleep(Duration::from_secs(2));
+        agent.daemon().signal(Signal::SIGCONT);
+        let outcome = call.last();
+        assert!(outcome.failed("connect", "ECONNABORTED"), "{outcome:?}");
+        let by = job.by(outcome.pid);
+        let expected = format!("pending-deny {by}");
+        let log = agent.log();
+        let refused = log
+            .iter()
+            .map(line)
+            .filter(|line| line.ends_with(&expected));
+        assert_eq!(refused.count(), 1, "{log:#?}");
+        let _ = assert_allowed(&job, "127.0.0.1:81", &[]);
     });
 }
