@@ -177,6 +177,11 @@ impl Extension {
     }
 }
 
+/// The routing headers made here have one segment left.
+fn detour(extensions: &[Extension]) -> u8 {
+    u8::from(extensions.iter().any(|extension| extension.number == 43))
+}
+
 fn extensions() -> impl Strategy<Value = Vec<Extension>> {
     let number = prop::sample::select(vec![0u8, 43, 44, 51, 60]);
     let one = (number, 0u8..4).prop_map(|(number, units)| Extension {
@@ -241,7 +246,10 @@ proptest! {
         let fragment = if more { 0x2000 } else { 0x4000 };
         let bytes = v4(source, destination, options, fragment, &transport);
         let expected = Packet {
-            source: map_v4(source), destination: map_v4(destination), ..transport.expected
+            source: map_v4(source),
+            destination: map_v4(destination),
+            detour: u8::from(options > 0),
+            ..transport.expected
         };
         prop_assert_eq!(read(&bytes), Ok(expected));
     }
@@ -257,6 +265,7 @@ proptest! {
             payload: u32::try_from(transport.bytes.len()).unwrap_or_default(),
             protocol: transport.expected.protocol,
             fragment: 1,
+            detour: u8::from(options > 0),
             ..Packet::default()
         };
         prop_assert_eq!(read(&bytes), Ok(expected));
@@ -267,7 +276,8 @@ proptest! {
         source: [u8; 16], destination: [u8; 16], extensions in extensions(), transport in transports(),
     ) {
         let bytes = v6(source, destination, &extensions, &transport);
-        let expected = Packet { source, destination, ..transport.expected };
+        let detour = detour(&extensions);
+        let expected = Packet { source, destination, detour, ..transport.expected };
         prop_assert_eq!(read(&bytes), Ok(expected));
     }
 
@@ -284,6 +294,7 @@ proptest! {
             payload: u32::try_from(transport.bytes.len()).unwrap_or_default(),
             protocol: transport.expected.protocol,
             fragment: 1,
+            detour: detour(&chain),
             ..Packet::default()
         };
         prop_assert_eq!(found, Ok(expected));
@@ -366,6 +377,19 @@ fn a_total_length_of_zero_is_a_segment_that_the_device_splits() {
     let v4 = v4([1; 4], [2; 4], 0, 0, &syn());
     let found = read(&with_byte(&with_byte(&v4, 2, 0), 3, 0));
     assert_eq!(found.map(|packet| packet.destination_port), Ok(443));
+}
+
+#[test]
+fn a_routing_header_without_segments_left_is_no_detour() {
+    let routing = Extension {
+        number: 43,
+        units: 0,
+        offset: 0,
+    };
+    let packet = v6([1; 16], [2; 16], &[routing], &syn());
+    assert_eq!(read(&packet).map(|packet| packet.detour), Ok(1));
+    let arrived = read(&with_byte(&packet, 43, 0));
+    assert_eq!(arrived.map(|packet| packet.detour), Ok(0));
 }
 
 #[test]

@@ -97,6 +97,14 @@ fn judge(seen: &mut Seen, state: &SocketState, hook: Hook) -> Fate {
     let mut decision = Decision::default();
     if seen.ask.direction == Direction::Ingress as u8 {
         sides::inbound(&mut seen.ask, &mut decision);
+        // The sender may have asked for somebody else who shares the port.
+        if hook as u8 == Hook::Ingress as u8
+            && passes(&decision)
+            && identity::is_workload(seen.ask.peer)
+            && seen.ask.verified != 0
+        {
+            sides::add_peer(&mut seen.ask, &mut decision);
+        }
     } else {
         policy::judge(&seen.ask, &mut decision);
     }
@@ -120,10 +128,15 @@ fn find_peer(skb: *mut __sk_buff, hook: Hook, owner: &Owner, seen: &mut Seen) ->
     let peer = peer::on_this_host(skb.cast(), &seen.ask.tuple);
     seen.ask.set_peer(peer);
     if hook as u8 == Hook::Ingress as u8 {
-        if peer.missing {
-            let noted = sender::noted(&seen.ask.tuple, owner.netns);
-            seen.ask.set_peer(noted.map_or(Peer::UNKNOWN, Peer::proved));
-        }
+        // Whoever owns the source address now: what counts is who sent. A sender without a note is not
+        // in the guarded tree.
+        let noted = sender::noted(&seen.ask.tuple, owner.netns);
+        let unguarded = !peer.missing && peer.identity == identity::HOST;
+        seen.ask.set_peer(match noted {
+            Some(identity) => Peer::proved(identity),
+            None if unguarded => peer,
+            None => Peer::UNKNOWN,
+        });
         return true;
     }
     seen.peer_gone = u32::from(peer.missing);
@@ -160,6 +173,9 @@ fn look_at(skb: *mut __sk_buff, hook: Hook, seen: &mut Seen) -> u8 {
     }
     if packet.fragment != 0 {
         return Reason::DeniedFragment as u8;
+    }
+    if packet.detour != 0 {
+        return Reason::DeniedDetour as u8;
     }
     seen.payload = packet.payload;
     seen.ask.direction = if going_out {

@@ -25,6 +25,8 @@ use crate::{
     maps::{CGROUPS, CHILDREN, EXECUTABLES, PROCESSES, SETTINGS, count},
 };
 
+/// `FUSE_SUPER_MAGIC` (`fs/fuse/inode.c`).
+const FUSE: u64 = 0x6573_5546;
 /// `SocketState::held` counts 2^20 ns.
 const HELD_SHIFT: u32 = 20;
 /// Nanoseconds in the unit of `/proc/PID/stat` (`USER_HZ` is 100 everywhere).
@@ -41,6 +43,9 @@ static OFFSETS: Offsets = Offsets {
     inode_number: 0,
     inode_super: 0,
     super_device: 0,
+    super_magic: 0,
+    super_user_ns: 0,
+    user_ns_level: 0,
     inode_ctime_sec: 0,
     inode_ctime_nsec: 0,
     task_cgroups: 0,
@@ -289,9 +294,14 @@ fn walk(ancestor: impl Fn(i32) -> u64) -> Option<Above> {
 
 #[inline(always)]
 fn by_process(base: CgroupEntry, key: &ExecutableKey, uid: u32) -> Identity {
-    // SAFETY: values are copied at once.
-    let Some(executable) = (unsafe { EXECUTABLES.get(key).copied() }) else {
-        return identity::PENDING;
+    let executable = if key.device == ExecutableKey::FOREIGN.device {
+        0
+    } else {
+        // SAFETY: values are copied at once.
+        let Some(executable) = (unsafe { EXECUTABLES.get(key).copied() }) else {
+            return identity::PENDING;
+        };
+        executable
     };
     let mut key = ProcessKey {
         class: base.class,
@@ -319,6 +329,11 @@ pub fn executable() -> Option<ExecutableKey> {
         let file = pointer(mm, at.mm_exe_file)?;
         let inode = pointer(file, at.file_inode)?;
         let superblock = pointer(inode, at.inode_super)?;
+        let user_ns = pointer(superblock, at.super_user_ns)?;
+        let is_own = read::<u32>(user_ns, at.user_ns_level)? == 0;
+        if !is_own || read::<u64>(superblock, at.super_magic)? == FUSE {
+            return Some(ExecutableKey::FOREIGN);
+        }
         Some(ExecutableKey {
             inode: read(inode, at.inode_number)?,
             ctime_sec: read(inode, at.inode_ctime_sec)?,

@@ -34,18 +34,20 @@ impl Peer {
         verified: false,
         missing: false,
     };
-    /// Someone on this host who can't be told.
-    pub const UNKNOWN: Self = Self {
-        identity: identity::UNKNOWN,
-        verified: false,
-        missing: false,
-    };
+    /// Someone on this host who can't be told: no rule names it.
+    pub const UNKNOWN: Self = Self::proved(identity::UNKNOWN);
     /// The kernel, which answers where no socket does.
     pub const NOBODY: Self = Self {
         identity: identity::HOST,
         verified: true,
         missing: true,
     };
+
+    /// The same where somebody must be there.
+    #[inline(always)]
+    pub const fn or_unknown(self) -> Self {
+        if self.missing { Self::UNKNOWN } else { self }
+    }
 
     /// Someone whose socket was seen on this host.
     #[inline(always)]

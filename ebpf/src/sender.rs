@@ -2,7 +2,7 @@
 //! (`IP_PKTINFO`), and it may be closed before its datagram arrives: neither makes it someone else.
 
 use aya_ebpf::bindings::__sk_buff;
-use ringfence_common::abi::{Identity, Owner, Sender, SenderKey, Tuple};
+use ringfence_common::abi::{Identity, Owner, Sender, SenderKey, Tuple, identity};
 
 use crate::{
     maps::SENDERS,
@@ -12,6 +12,8 @@ use crate::{
 
 /// A datagram on the loopback device arrives within this time of being sent.
 const FLIGHT_NS: u64 = 1_000_000_000;
+/// An address that changed hands is nobody's for this time.
+const CONTESTED_NS: u64 = 10_000_000;
 
 /// Notes at egress who sends.
 #[inline(never)]
@@ -20,14 +22,23 @@ pub fn note(tuple: &Tuple, owner: &Owner) {
         netns: owner.netns,
         tuple: *tuple,
     };
-    let sender = Sender {
+    let mut sender = Sender {
         at_ns: sock::now(),
         identity: owner.identity,
         pad: 0,
     };
     if let Some(entry) = SENDERS.get_ptr_mut(key) {
         // SAFETY: a map value of plain integers.
-        unsafe { *entry = sender };
+        let entry = unsafe { &mut *entry };
+        let just_now = sender.at_ns.wrapping_sub(entry.at_ns) < CONTESTED_NS;
+        if just_now && entry.identity != owner.identity {
+            if entry.identity == identity::UNKNOWN {
+                return;
+            }
+            // Two send from one address at a time: whose datagram arrives first can't be told.
+            sender.identity = identity::UNKNOWN;
+        }
+        *entry = sender;
     } else {
         // Without it a sender that closed is nobody, which no rule allows.
         let _ = SENDERS.insert(key, sender, 0);

@@ -220,6 +220,18 @@ pub fn full_socket(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
     }
 }
 
+/// Whether the packet's IP header is followed by TCP, without options or extension headers.
+#[inline(always)]
+pub fn is_plain(skb: *mut __sk_buff) -> bool {
+    let mut head = [0; 8];
+    let [first, _, _, _, _, _, next, _] = if Skb(skb).load(0, &mut head) {
+        head
+    } else {
+        return false;
+    };
+    first == 0x45 || (first >> 4 == 6 && next == TCP)
+}
+
 /// A packet of `cgroup_skb`: it starts with the IP header.
 #[derive(Clone, Copy)]
 pub struct Skb(pub *mut __sk_buff);

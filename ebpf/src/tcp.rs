@@ -4,15 +4,16 @@ use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use core::ptr::{read_volatile, write_volatile};
 use ringfence_common::{
     abi::{
-        Count, Decision, Direction, FlowKey, SocketState, Tuple, event,
+        Count, Decision, Direction, FlowKey, Reason, SocketState, Tuple, event,
         event::Hook,
         identity,
         socket::{
-            FIN_SENT, PHASE_CLOSED, PHASE_DENIED, PHASE_NEW, PHASE_OPEN, PHASE_OPENING, REVOKED,
+            FIN_SENT, PEER_VERIFIED, PHASE_CLOSED, PHASE_DENIED, PHASE_NEW, PHASE_OPEN,
+            PHASE_OPENING, REVOKED,
         },
         tuple::TCP,
     },
-    logic::packet::{FIN, Packet, parse_into},
+    logic::packet::{FIN, Packet, SYN, parse_into},
 };
 
 use crate::{
@@ -34,15 +35,18 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
         return at_listener(skb, sk, hook);
     }
     let generation = generation();
+    if hook as u8 == Hook::Egress as u8 && !sock::is_plain(skb) && is_detour(skb, sk, generation) {
+        return false;
+    }
     if let Some(state) = SOCKETS.get(sk.cast()) {
-        if state.phase == PHASE_OPEN && is_fresh(&state.decision, generation) {
+        let fresh = is_fresh(&state.decision, generation) && is_as_near(skb, state);
+        if fresh && state.phase == PHASE_OPEN {
             if state.marks & FIN_SENT != 0 && hook as u8 == Hook::Ingress as u8 {
                 watch_fin(skb, state);
             }
             return true;
         }
-        let opening = state.phase == PHASE_OPENING && is_fresh(&state.decision, generation);
-        if opening && is_as_called(skb, sk, state, hook) {
+        if fresh && state.phase == PHASE_OPENING && is_as_called(skb, sk, state, hook) {
             return true;
         }
         if state.phase == PHASE_DENIED && state.decision.generation == generation {
@@ -50,6 +54,51 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
         }
     }
     rejudge(skb, sk, hook, generation)
+}
+
+/// Whether the packet stays on this host as its decision says: an address of this host may be reached
+/// through a device all the same (another scope, `SO_BINDTODEVICE`), and then is somebody else's.
+#[inline(always)]
+fn is_as_near(skb: *mut __sk_buff, state: &SocketState) -> bool {
+    (sock::device(skb) == LOOPBACK) == (state.decision.flags & PEER_VERIFIED != 0)
+}
+
+/// Whether the packet may go past its destination and its owner must not do that.
+#[inline(never)]
+fn is_detour(skb: *mut __sk_buff, sk: *mut bpf_sock, generation: u32) -> bool {
+    let mut ask = Ask {
+        now: sock::now(),
+        direction: Direction::Egress as u8,
+        ..Ask::default()
+    };
+    let mut flow = FlowKey {
+        cookie: sock::cookie(skb.cast()),
+        protocol: TCP,
+        ..FlowKey::default()
+    };
+    let mut packet = Packet::default();
+    let parsed = parse_into(&Skb(skb), &mut packet).is_ok();
+    if parsed && packet.detour == 0 {
+        return false;
+    }
+    let Some(state) = SOCKETS.get(sk.cast()) else {
+        return true;
+    };
+    let mut decision = Decision::default();
+    policy::judge_socket(
+        state.owner.identity,
+        generation,
+        Reason::DeniedDetour,
+        &mut decision,
+    );
+    if passes(&decision) {
+        return false;
+    }
+    sock::connected(sk, &mut ask.tuple);
+    sock::set(&mut flow.remote, words(&ask.tuple.remote));
+    flow.remote_port = ask.tuple.remote_port;
+    refusal::record(Hook::Egress, &flow, &ask, &state.owner, &decision);
+    true
 }
 
 /// Whether the handshake is with whom `connect` was judged by. Another program may have put a different
@@ -66,7 +115,18 @@ fn is_as_called(skb: *mut __sk_buff, sk: *mut bpf_sock, state: &SocketState, hoo
         return true;
     }
     let peer = peer::on_this_host(skb.cast(), &tuple);
-    peer.missing || peer.identity == state.decision.peer
+    if peer.missing {
+        return !is_answer(skb);
+    }
+    peer.identity == state.decision.peer
+}
+
+/// Whether a packet for a calling socket is somebody's SYN-ACK, not the kernel's RST. Who answers but
+/// can't be found (its socket is bound to a device) is nobody.
+#[inline(never)]
+fn is_answer(skb: *mut __sk_buff) -> bool {
+    let mut packet = Packet::default();
+    parse_into(&Skb(skb), &mut packet).is_err() || packet.tcp_flags & SYN != 0
 }
 
 /// Remembers where the peer's FIN ends, so that the final byte counter can leave it out.
@@ -93,7 +153,14 @@ fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook, generation: u32) 
     };
     sock::connected(sk, &mut ask.tuple);
     ask.direction = direction(skb, state, &ask.tuple) as u8;
-    ask.set_known_peer(peer_of_packet(skb, &ask.tuple), &state.decision);
+    // SAFETY: `sk` is a full socket.
+    let calling = unsafe { read_volatile(&raw const (*sk).state) } == SYN_SENT;
+    let peer = peer_of_packet(skb, &ask.tuple);
+    if calling && hook as u8 == Hook::Ingress as u8 && is_answer(skb) {
+        ask.set_peer(peer.or_unknown());
+    } else {
+        ask.set_known_peer(peer, &state.decision);
+    }
     if ready && ask.peer != identity::PENDING {
         state.held = 0;
     } else {
@@ -105,8 +172,6 @@ fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook, generation: u32) 
     }
     let mut decision = Decision::default();
     policy::judge(&ask, &mut decision);
-    // SAFETY: `sk` is a full socket.
-    let calling = unsafe { read_volatile(&raw const (*sk).state) } == SYN_SENT;
     if calling {
         state.called = sock::digest(words(&ask.tuple.remote), ask.tuple.remote_port);
         if passes(&decision) && sock::device(skb) == LOOPBACK {
@@ -208,7 +273,7 @@ fn at_listener(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
         return false;
     }
     ask.identity = state.owner.identity;
-    ask.set_peer(peer_of_packet(skb, &ask.tuple));
+    ask.set_peer(peer_of_packet(skb, &ask.tuple).or_unknown());
     let mut decision = Decision::default();
     sides::inbound(&mut ask, &mut decision);
     if passes(&decision) {

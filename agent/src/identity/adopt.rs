@@ -76,11 +76,21 @@ fn process(
     })
 }
 
+/// What the kernel would see. It also knows whether the file system is of a user namespace; here a
+/// process in a namespace of its own is taken for one that runs from such a file system.
 fn executable(tgid: u32, directory: &Path, own: &Mounts) -> Option<ExecutableKey> {
+    let user_namespace = |process: &Path| fs::read_link(process.join("ns/user")).ok();
+    if user_namespace(directory) != user_namespace(Path::new("/proc/self")) {
+        return Some(ExecutableKey::FOREIGN);
+    }
     let path = directory.join("exe");
     let key = Executable::open(&path, own).ok()?.key;
-    if own.by_device(key.device).is_some() {
-        return Some(key);
+    if let Some(mount) = own.by_device(key.device) {
+        return Some(if mount.is_fuse() {
+            ExecutableKey::FOREIGN
+        } else {
+            key
+        });
     }
     let theirs = Mounts::of(tgid).ok()?;
     Some(Executable::open(&path, &theirs).ok()?.key)

@@ -12,9 +12,10 @@ use std::{
 
 use nix::{
     fcntl::{OFlag, open},
-    sys::stat::{FileStat, Mode, SFlag, fstat, major, minor},
+    sys::stat::Mode,
 };
 use ringfence_common::abi::ExecutableKey;
+use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, statx};
 
 use super::mounts::Mounts;
 
@@ -35,8 +36,8 @@ impl Executable {
     /// Follows links; `mounts` are those of the mount namespace that the path belongs to.
     pub fn open(path: &Path, mounts: &Mounts) -> io::Result<Self> {
         let descriptor = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-        let stat = fstat(&descriptor)?;
-        if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+        let stat = stat(&descriptor)?;
+        if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "not a regular file",
@@ -44,15 +45,15 @@ impl Executable {
         }
         Ok(Self {
             key: key(&stat, device(&stat, &descriptor, mounts)),
-            uid: stat.st_uid,
-            bytes: u64::try_from(stat.st_size).unwrap_or(0),
+            uid: stat.stx_uid,
+            bytes: stat.stx_size,
             descriptor,
         })
     }
 
     /// Whether the file still has the key.
     pub fn is_unchanged(&self) -> bool {
-        fstat(&self.descriptor).is_ok_and(|stat| key(&stat, self.key.device) == self.key)
+        stat(&self.descriptor).is_ok_and(|stat| key(&stat, self.key.device) == self.key)
     }
 
     /// The file, opened for reading.
@@ -61,17 +62,23 @@ impl Executable {
     }
 }
 
-fn key(stat: &FileStat, device: u32) -> ExecutableKey {
+/// What is known of the file without asking a server (FUSE, NFS), which might never answer.
+fn stat(descriptor: &OwnedFd) -> io::Result<Statx> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    Ok(statx(descriptor, "", flags, StatxFlags::BASIC_STATS)?)
+}
+
+fn key(stat: &Statx, device: u32) -> ExecutableKey {
     ExecutableKey {
-        inode: stat.st_ino,
-        ctime_sec: stat.st_ctime.cast_unsigned(),
-        ctime_nsec: u32::try_from(stat.st_ctime_nsec).unwrap_or(0),
+        inode: stat.stx_ino,
+        ctime_sec: stat.stx_ctime.tv_sec.cast_unsigned(),
+        ctime_nsec: stat.stx_ctime.tv_nsec,
         device,
     }
 }
 
-fn device(stat: &FileStat, descriptor: &OwnedFd, mounts: &Mounts) -> u32 {
-    let device = kernel_device(stat.st_dev);
+fn device(stat: &Statx, descriptor: &OwnedFd, mounts: &Mounts) -> u32 {
+    let device = kernel_device(stat.stx_dev_major, stat.stx_dev_minor);
     if mounts.by_device(device).is_some() {
         return device;
     }
@@ -80,9 +87,8 @@ fn device(stat: &FileStat, descriptor: &OwnedFd, mounts: &Mounts) -> u32 {
 }
 
 /// `MKDEV` of the kernel: 12 bits major, 20 bits minor.
-fn kernel_device(device: u64) -> u32 {
-    let encoded = major(device) << 20 | minor(device);
-    u32::try_from(encoded).unwrap_or(u32::MAX)
+fn kernel_device(major: u32, minor: u32) -> u32 {
+    major << 20 | minor
 }
 
 fn mount_id(descriptor: impl AsFd) -> Option<u64> {

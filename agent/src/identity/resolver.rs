@@ -128,6 +128,9 @@ impl Resolver {
     /// be judged (the process is gone or runs something else now) and stays pending. The tables
     /// may have changed.
     pub fn seen(&mut self, key: ExecutableKey, tgid: u32) -> Option<u32> {
+        if key == ExecutableKey::FOREIGN {
+            return Some(0);
+        }
         if !self.tables.executables.contains_key(&key) {
             let _ = self.refresh_executables();
         }

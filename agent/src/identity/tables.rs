@@ -121,8 +121,10 @@ impl Tables {
         let Some(exe) = exe else {
             return UNKNOWN;
         };
-        let Some(executable) = self.executables.get(exe).copied() else {
-            return PENDING;
+        let executable = match self.executables.get(exe) {
+            Some(executable) => *executable,
+            None if *exe == ExecutableKey::FOREIGN => 0,
+            None => return PENDING,
         };
         let find = |uid| {
             let key = ProcessKey {

@@ -21,6 +21,17 @@ pub struct ExecutableKey {
 }
 abi_type!(ExecutableKey, size = 24, align = 8);
 
+impl ExecutableKey {
+    /// Any executable whose file system a user answers for (FUSE, or mounted in a user namespace): that
+    /// user decides what inode, time and content it shows, so no selector names it.
+    pub const FOREIGN: Self = Self {
+        inode: u64::MAX,
+        ctime_sec: u64::MAX,
+        ctime_nsec: u32::MAX,
+        device: u32::MAX,
+    };
+}
+
 /// Key of `PROCESSES`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

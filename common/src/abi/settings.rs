@@ -81,6 +81,12 @@ pub struct Offsets {
     pub inode_super: u32,
     /// `super_block.s_dev`.
     pub super_device: u32,
+    /// `super_block.s_magic`.
+    pub super_magic: u32,
+    /// `super_block.s_user_ns`.
+    pub super_user_ns: u32,
+    /// `user_namespace.level`.
+    pub user_ns_level: u32,
     /// Seconds of the inode's change time.
     pub inode_ctime_sec: u32,
     /// Nanoseconds of the inode's change time.
@@ -96,4 +102,4 @@ pub struct Offsets {
     /// `kernfs_node.name`.
     pub node_name: u32,
 }
-abi_type!(Offsets, size = 60, align = 4);
+abi_type!(Offsets, size = 72, align = 4);

@@ -34,6 +34,9 @@ pub struct Packet {
     pub tcp_flags: u8,
     /// 1 = a fragment without its transport header: ports are 0.
     pub fragment: u8,
+    /// 1 = IPv4 options, or an IPv6 routing header (RFC 8754 and others) with segments left: the packet
+    /// may go elsewhere than its destination says.
+    pub detour: u8,
 }
 
 /// TCP FIN flag.
@@ -112,6 +115,7 @@ fn parse_v4(bytes: &impl Bytes, packet: &mut Packet) -> Result<(u32, u8), Malfor
     packet.source = map_v4(load(bytes, 12)?);
     packet.destination = map_v4(load(bytes, 16)?);
     packet.payload = total.saturating_sub(header_length);
+    packet.detour = u8::from(header_length > 20);
     let fragment_offset = u16::from_be_bytes([frag_high, frag_low]) & 0x1fff;
     packet.fragment = u8::from(fragment_offset != 0);
     Ok((header_length, protocol))
@@ -141,6 +145,10 @@ fn parse_v6(bytes: &impl Bytes, packet: &mut Packet) -> Result<(u32, u8), Malfor
         };
         offset += length;
         packet.payload = packet.payload.saturating_sub(length);
+        // Byte 3 of a routing header: segments left (RFC 8200, section 4.4).
+        if next == 43 && low != 0 {
+            packet.detour = 1;
+        }
         if next == 44 && u16::from_be_bytes([high, low]) >> 3 != 0 {
             packet.fragment = 1;
             return Ok((offset, following));

@@ -59,10 +59,6 @@ fn decide(ctx: &SockContext) -> Call {
             Hook::SockCreate,
             sock::cookie(ctx.sock.cast()),
         );
-        if kind == SOCK_RAW {
-            // Its packets are held, then judged.
-            return Call::Allow;
-        }
     }
     let mut decision = Decision::default();
     policy::judge_socket(state.owner.identity, generation(), reason, &mut decision);

@@ -132,6 +132,59 @@ fn a_binary_that_was_changed_in_place_is_judged_anew() {
     });
 }
 
+#[test]
+fn a_copy_on_a_file_system_of_a_user_namespace_has_no_digest() {
+    scene("userns", |sandbox| {
+        let app = sandbox.actor("app");
+        let digest = sha256(app.program());
+        let text = workload("app", &format!("cgroup = \"/app\", sha256 = \"{digest}\""))
+            + &workload("rest", "cgroup = \"/app\"")
+            + &policy("app", "", &[("egress", "ports = [\"81/tcp\"]")])
+            + &policy("rest", "default-deny = [\"egress\"]", &[]);
+        let agent = Agent::start(sandbox, &text);
+        let _ = assert_allowed(&app, "127.0.0.1:81", &[]);
+        let script = format!(
+            "mount -t tmpfs none /mnt && cp '{}' /mnt/app && exec /mnt/app call tcp 127.0.0.1:81",
+            app.program().display()
+        );
+        let unshared = [
+            "run",
+            "unshare",
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            &script,
+        ];
+        let _ = app
+            .run(&unshared)
+            .expect_refused("connect", "the same bytes, served by a user");
+        agent.assert_counters();
+    });
+}
+
+#[test]
+fn an_executable_that_is_not_judged_yet_gets_no_raw_socket() {
+    scene("pending-raw", |sandbox| {
+        let app = sandbox.actor("app");
+        let text = workload(
+            "app",
+            &format!("cgroup = \"/app\", exe = \"{}\"", app.program().display()),
+        ) + &workload("rest", "cgroup = \"/app\"")
+            + &policy("rest", "default-deny = [\"egress\"]", &[]);
+        let _agent = Agent::start(sandbox, &text);
+        for round in 0..5 {
+            let fresh = sandbox
+                .actor(&format!("fresh{round}"))
+                .in_cgroup(sandbox, "app");
+            let _ = fresh
+                .run(&["socket", "raw4"])
+                .expect_refused("socket", "a raw socket");
+        }
+    });
+}
+
 fn sha256(path: &std::path::Path) -> String {
     let output = std::process::Command::new("sha256sum")
         .arg(path)

@@ -1,6 +1,6 @@
 //! Addresses and ports that change hands: who is at one end of a flow is looked up, not remembered.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, thread, time::Duration};
 
 use ringfence_tests::{
     Agent,
@@ -84,7 +84,9 @@ fn a_port_that_another_workload_took_over_is_judged_as_its_own() {
         let _ = api
             .udp("127.0.0.1:5300", &from)
             .expect_ok("api asks db from port 7000");
-        // db still knows the flow from port 7000; api does not have that port any more.
+        // db still knows the flow from port 7000; api does not have that port any more. (For 10 ms nobody
+        // has: two senders with one address can't be told apart.)
+        thread::sleep(Duration::from_millis(20));
         let outcome = web.udp("127.0.0.1:5300", &[&from[..], &["--unconnected"]].concat());
         assert!(outcome.failed("receive", "timeout"), "{outcome:?}");
         let by = db.by(server.pid());

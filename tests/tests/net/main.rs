@@ -9,6 +9,7 @@ mod addresses;
 mod adopt;
 mod configuration;
 mod controller;
+mod device;
 mod draft;
 mod executable;
 mod expiry;

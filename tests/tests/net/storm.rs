@@ -39,11 +39,10 @@ fn short_lived_processes_in_new_cgroups_are_never_taken_for_others() {
             *seen.entry((name, error)).or_default() += 1;
         }
         for ((name, error), number) in &seen {
-            let right = match (*name, error.as_deref()) {
-                ("good", None) => true,
-                ("bad", Some("EPERM" | "ECONNABORTED")) => true,
-                _ => false,
-            };
+            let right = matches!(
+                (*name, error.as_deref()),
+                ("good", None) | ("bad", Some("EPERM" | "ECONNABORTED"))
+            );
             assert!(right, "{number} of {name} ended with {error:?}: {seen:?}");
         }
         let log = agent.log();

@@ -89,7 +89,13 @@ fn kernel(writer: &mut Writer, inode: &[(&str, u32, u32)]) -> Vec<u8> {
     let _task = writer.members("task_struct", STRUCT, &task);
     let _mm = writer.members("mm_struct", STRUCT, &[("exe_file", INT, 48)]);
     let _file = writer.members("file", STRUCT, &[("f_inode", INT, 56)]);
-    let _super = writer.members("super_block", STRUCT, &[("s_dev", INT, 64)]);
+    let superblock = [
+        ("s_dev", INT, 64),
+        ("s_magic", INT, 104),
+        ("s_user_ns", INT, 108),
+    ];
+    let _super = writer.members("super_block", STRUCT, &superblock);
+    let _user_ns = writer.members("user_namespace", STRUCT, &[("level", INT, 112)]);
     let _set = writer.members("css_set", STRUCT, &[("dfl_cgrp", INT, 88)]);
     let _cgroup = writer.members("cgroup", STRUCT, &[("kn", INT, 92)]);
     let node = [("id", INT, 96), ("name", INT, 100)];
@@ -165,6 +171,9 @@ fn change_time_is_found_in_every_generation_of_kernels() -> Outcome {
         inode_number: 72,
         inode_super: 80,
         super_device: 64,
+        super_magic: 104,
+        super_user_ns: 108,
+        user_ns_level: 112,
         inode_ctime_sec: 104,
         inode_ctime_nsec: 132,
         task_cgroups: 44,

@@ -24,6 +24,9 @@ pub struct Call {
     /// Own address and port
     #[arg(long)]
     source: Option<SocketAddr>,
+    /// Only through this device
+    #[arg(long)]
+    device: Option<String>,
     /// Bytes to send
     #[arg(long, default_value_t = 1)]
     send: usize,
@@ -169,6 +172,8 @@ fn prepare(call: &Call, kind: Type) -> Result<Socket> {
     let target = target(call);
     let domain = Domain::from(i32::from(target.family()));
     let socket = Socket::new(domain, kind, None).map_err(at("socket"))?;
+    let device = call.device.as_ref().map(String::as_bytes);
+    socket.bind_device(device).map_err(at("socket"))?;
     if let Some(source) = call.source {
         socket.set_reuse_address(true).map_err(at("bind"))?;
         socket.bind(&source.into()).map_err(at("bind"))?;

@@ -59,9 +59,8 @@ enum Command {
         /// UDP: answer nothing
         #[arg(long)]
         silent: bool,
-        /// Share the port with others that do the same
-        #[arg(long)]
-        share: bool,
+        #[command(flatten)]
+        sharing: server::Sharing,
     },
     /// Send one datagram to each of many ports from one socket, then wait for the end of standard input
     Spray {
@@ -134,14 +133,14 @@ fn act(command: Command) -> Result<Outcome> {
             reply,
             echo,
             silent,
-            share,
+            sharing,
         } => {
             let answer = match (echo, silent) {
                 (true, _) => server::Answer::Echo,
                 (_, true) => server::Answer::Nothing,
                 _ => server::Answer::Bytes(reply),
             };
-            server::serve(protocol, address, answer, share)
+            server::serve(protocol, address, answer, &sharing)
         }
         Command::Spray { address, ports } => client::spray(address, ports),
         Command::Call(call) => Ok(client::call(&call)),

@@ -22,21 +22,34 @@ pub enum Answer {
     Nothing,
 }
 
+/// Who else may have the port, and where it is served.
+#[derive(clap::Args)]
+pub struct Sharing {
+    /// Share the port with others that do the same
+    #[arg(long)]
+    share: bool,
+    /// Only for packets of this device
+    #[arg(long)]
+    device: Option<String>,
+}
+
 /// Serves until killed; returns only if that fails.
 pub fn serve(
     protocol: Protocol,
     address: SocketAddr,
     answer: Answer,
-    share: bool,
+    sharing: &Sharing,
 ) -> Result<Outcome> {
     let kind = match protocol {
         Protocol::Tcp => Type::STREAM,
         Protocol::Udp => Type::DGRAM,
     };
     let socket = Socket::new(Domain::for_address(address), kind, None).map_err(at("socket"))?;
-    if share {
+    if sharing.share {
         socket.set_reuse_port(true).map_err(at("socket"))?;
     }
+    let device = sharing.device.as_ref().map(String::as_bytes);
+    socket.bind_device(device).map_err(at("socket"))?;
     if kind == Type::STREAM {
         socket.set_reuse_address(true).map_err(at("socket"))?;
     }
