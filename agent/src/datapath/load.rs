@@ -1,7 +1,6 @@
 //! Loads the programs around the pinned maps, and attaches them.
 
 use std::{
-    ffi::OsStr,
     fs::{self, DirBuilder, File},
     os::{
         fd::{AsFd, OwnedFd},
@@ -18,7 +17,7 @@ use super::{
     error::DatapathError,
     kernel_log::KernelLog,
     links::{self, HOOKS, Hook, Link},
-    offsets,
+    offsets, pins,
 };
 
 /// The kernel programs, as `cargo xtask build` made them.
@@ -45,7 +44,7 @@ impl Options {
     /// Directory of the pins of this ABI.
     #[must_use]
     pub fn directory(&self) -> PathBuf {
-        self.pin_dir.join(format!("v{}", version::ABI))
+        pins::directory(&self.pin_dir, version::ABI)
     }
 }
 
@@ -60,7 +59,7 @@ pub struct Loaded {
 /// [`DatapathError`].
 pub fn load(options: &Options) -> Result<Loaded, DatapathError> {
     let directory = options.directory();
-    for path in [&directory, &directory.join("links")] {
+    for path in [&directory, &directory.join(pins::LINKS)] {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -102,7 +101,7 @@ impl Loaded {
         };
         let cgroup = File::open(&options.cgroup_root).map_err(cgroup_error)?;
         let id = cgroup.metadata().map_err(cgroup_error)?.ino();
-        let directory = options.directory().join("links");
+        let directory = options.directory().join(pins::LINKS);
         HOOKS
             .iter()
             .map(|hook| {
@@ -173,13 +172,8 @@ pub fn retire_others(options: &Options) -> Result<Vec<PathBuf>, DatapathError> {
         move |source| DatapathError::Pin { path, source }
     };
     let mut retired = Vec::new();
-    for entry in fs::read_dir(&options.pin_dir).map_err(pin_error(&options.pin_dir))? {
-        let path = entry.map_err(pin_error(&options.pin_dir))?.path();
-        let name = path.file_name().and_then(OsStr::to_str);
-        let is_ours = name
-            .and_then(|name| name.strip_prefix('v'))
-            .is_some_and(|number| number.parse::<u32>().is_ok());
-        if is_ours && path != options.directory() {
+    for (version, path) in pins::versions(&options.pin_dir).map_err(pin_error(&options.pin_dir))? {
+        if version != version::ABI {
             fs::remove_dir_all(&path).map_err(pin_error(&path))?;
             retired.push(path);
         }

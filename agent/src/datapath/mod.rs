@@ -8,6 +8,7 @@
 
 mod counts;
 pub mod destroy;
+pub mod detach;
 mod diag;
 mod error;
 mod events;
@@ -24,6 +25,7 @@ mod maps;
 pub mod mount;
 mod netns;
 pub mod offsets;
+mod pins;
 pub mod poll;
 mod sockets;
 mod syscall;
