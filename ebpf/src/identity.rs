@@ -54,12 +54,19 @@ pub extern "C" fn ringfence_current(owner: *mut Owner) -> i32 {
     let Some(owner) = (unsafe { owner.as_mut() }) else {
         return -1;
     };
-    fill(owner);
+    fill::<true>(owner);
     0
 }
 
+/// [`current`] where a program starts, for which the tracepoint fires on the whole host: most cgroups are
+/// outside the guarded tree, and that they are not known is not counted.
+#[inline(never)]
+pub fn starting(owner: &mut Owner) {
+    fill::<false>(owner);
+}
+
 #[inline(always)]
-fn fill(owner: &mut Owner) {
+fn fill<const COUNTED: bool>(owner: &mut Owner) {
     // SAFETY: helpers without arguments.
     let cgroup = unsafe { bpf_get_current_cgroup_id() };
     owner.cgroup = cgroup;
@@ -68,7 +75,9 @@ fn fill(owner: &mut Owner) {
     owner.comm = bpf_get_current_comm().unwrap_or([0; 16]);
     owner.executable = ExecutableKey::default();
     let base = lookup(cgroup).or_else(|| {
-        count(Count::AncestorWalk);
+        if COUNTED {
+            count(Count::AncestorWalk);
+        }
         // SAFETY: the helper answers 0 for a level that the cgroup does not have.
         walk(|level| unsafe { bpf_get_current_ancestor_cgroup_id(level) })
     });

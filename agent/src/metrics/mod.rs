@@ -28,6 +28,9 @@ const DIRECTIONS: [(Direction, &str); 3] = [
     (Direction::Listen, "listen"),
 ];
 
+/// Counters of what is no failure: slower ways that packets took.
+const DETOURS: [Count; 3] = [Count::AncestorWalk, Count::Pending, Count::Rejudged];
+
 /// The kernel's counters at one moment, summed over CPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelCounts {
@@ -126,6 +129,7 @@ impl Metrics {
             decisions(kernel),
             kernel_events(kernel),
             self.failures(kernel),
+            detours(kernel),
             self.flow_records(),
             family(
                 "ringfence_flow_records_lost_total",
@@ -151,11 +155,12 @@ impl Metrics {
         let in_kernel = Count::ALL
             .iter()
             .filter(|(count, _)| !matches!(count, Count::EventSent | Count::EventLost))
+            .filter(|(count, _)| !DETOURS.contains(count))
             .map(|(count, name)| counter(&[("what", name)], at(&kernel.counts, *count as u32)));
         let live = counter(&[("what", "live-table-full")], self.flows.live_full());
         family(
             "ringfence_failures_total",
-            "Failures and detours in the kernel programs and in the agent.",
+            "Failures in the kernel programs and in the agent.",
             MetricType::COUNTER,
             in_kernel.chain([live]).collect(),
         )
@@ -198,6 +203,19 @@ fn decisions(kernel: &KernelCounts) -> MetricFamily {
     family(
         "ringfence_decisions_total",
         "Decisions of the kernel programs; in draft mode a deny is reported and not enforced.",
+        MetricType::COUNTER,
+        metrics.collect(),
+    )
+}
+
+fn detours(kernel: &KernelCounts) -> MetricFamily {
+    let metrics = Count::ALL
+        .iter()
+        .filter(|(count, _)| DETOURS.contains(count))
+        .map(|(count, name)| counter(&[("what", name)], at(&kernel.counts, *count as u32)));
+    family(
+        "ringfence_detours_total",
+        "Slower ways through the kernel programs; they are in order.",
         MetricType::COUNTER,
         metrics.collect(),
     )

@@ -59,6 +59,7 @@ async fn a_scrape_tells_the_counters() {
         "ringfence_kernel_events_total{kind=\"sent\"} 1",
         "ringfence_kernel_events_total{kind=\"lost\"} 2",
         "ringfence_failures_total{what=\"storage-failed\"} 3",
+        "ringfence_detours_total{what=\"ancestor-walk\"} 5",
         "ringfence_flows_total{event=\"deny\",verdict=\"deny\"} 0",
         "ringfence_flow_records_lost_total 0",
         "ringfence_live_flows 0",
@@ -71,6 +72,10 @@ async fn a_scrape_tells_the_counters() {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }
     assert!(text.contains("ringfence_build_info{version="), "{text}");
+    for detour in ["ancestor-walk", "pending", "rejudged"] {
+        let failure = format!("ringfence_failures_total{{what=\"{detour}\"}}");
+        assert!(!text.contains(&failure), "{failure}\n{text}");
+    }
 }
 
 #[tokio::test]
