@@ -232,7 +232,11 @@ impl Engine {
         }
         self.written = Some(self.resolver.tables().clone());
         let adopted = self.datapath.sockets.adopt(&self.resolver, processes);
-        tracing::info!(adopted, "existing sockets");
+        if adopted == 0 {
+            tracing::debug!(adopted, "existing sockets");
+        } else {
+            tracing::info!(adopted, "existing sockets");
+        }
     }
 
     /// Judges executables that the kernel asked about.
