@@ -134,6 +134,10 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         );
     }
 
+    for warning in engine.datapath().warnings() {
+        tracing::warn!(warning, "datapath");
+    }
+
     let kernel_log = engine
         .datapath()
         .kernel_log()
@@ -225,6 +229,7 @@ fn publish(published: &Published, engine: &mut Engine, error: Option<String>) {
     let generation = engine.datapath().tables.generation();
     let source = engine.source();
     let controller = engine.controller().map_or(0, |held| held.generation);
+    let warnings = engine.datapath().warnings().to_vec();
     published.update_status(|status| {
         status.generation = u32::try_from(generation).unwrap_or(u32::MAX);
         status.applied = Some(SystemTime::now());
@@ -232,6 +237,7 @@ fn publish(published: &Published, engine: &mut Engine, error: Option<String>) {
         status.controller_generation = controller;
         status.policy_error = error;
         status.hooks = hooks;
+        status.warnings.extend(warnings);
     });
 }
 

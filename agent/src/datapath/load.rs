@@ -17,7 +17,7 @@ use super::{
     error::DatapathError,
     kernel_log::KernelLog,
     links::{self, HOOKS, Hook, Link},
-    offsets, pins,
+    maps, offsets, pins,
 };
 
 /// The kernel programs, as `cargo xtask build` made them.
@@ -159,6 +159,40 @@ impl Loaded {
                 source,
             })
     }
+}
+
+/// Settings of sizes that have no effect, because the maps were made before with other sizes; one
+/// sentence each.
+///
+/// # Errors
+/// [`DatapathError::Map`].
+pub fn other_sizes(options: &Options) -> Result<Vec<String>, DatapathError> {
+    let directory = options.directory();
+    let mut warnings = Vec::new();
+    for (key, name, wanted, unit) in [
+        (
+            "events-buffer",
+            names::EVENTS,
+            options.events_buffer,
+            "bytes",
+        ),
+        (
+            "flow-entries",
+            names::FLOWS,
+            options.flow_entries,
+            "entries",
+        ),
+    ] {
+        let actual = maps::entries(&directory, name)?;
+        if actual != wanted {
+            warnings.push(format!(
+                "`flows.{key}` is {wanted} {unit}, but the map in force has {actual}: pinned maps keep \
+                 their sizes; to change it, stop the agent, run `ringfence detach` (nothing is enforced \
+                 from then on) and start the agent again"
+            ));
+        }
+    }
+    Ok(warnings)
 }
 
 /// Removes the pins of agents with another ABI, and with them what they attached. The programs of this

@@ -54,6 +54,7 @@ pub struct Datapath {
     options: Options,
     loaded: Loaded,
     links: Vec<Link>,
+    warnings: Vec<String>,
     /// Policy.
     pub tables: Tables,
     /// Identities.
@@ -71,14 +72,22 @@ impl Datapath {
     pub fn open(options: Options) -> Result<Self, DatapathError> {
         let loaded = load::load(&options)?;
         let directory = options.directory();
+        let warnings = load::other_sizes(&options)?;
         Ok(Self {
             tables: Tables::open(&directory)?,
             identities: Identities::open(&directory)?,
             sockets: Sockets::open(&directory)?,
             loaded,
             links: Vec::new(),
+            warnings,
             options,
         })
+    }
+
+    /// What of the configuration is not as it says, or not as it was; one sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Directory of the pins.

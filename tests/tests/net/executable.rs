@@ -150,10 +150,7 @@ fn a_binary_that_was_changed_in_place_is_judged_anew() {
 }
 
 fn sha256(path: &std::path::Path) -> String {
-    let output = std::process::Command::new("sha256sum")
-        .arg(path)
-        .output()
-        .unwrap();
+    let output = Command::new("sha256sum").arg(path).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     text.split(' ').next().unwrap().to_owned()
 }

@@ -1,8 +1,8 @@
 //! The agent goes, enforcement stays; the agent comes back, nothing is lost.
 
-use std::fs;
+use std::{fs, process::Command};
 
-use ringfence_tests::{Agent, Options, flows::direction, policy::workloads, scene};
+use ringfence_tests::{Agent, Options, flows::direction, policy::workloads, program, scene};
 
 use crate::common::{assert_refused, three_policies, three_tiers};
 
@@ -155,5 +155,53 @@ fn an_agent_of_another_version_is_followed_without_a_gap() {
         let _ = assert_refused(&web, AT_DB, &[]);
         assert!(stream.is_alive(), "cut by a policy that allows it");
         agent.assert_counters();
+    });
+}
+
+#[test]
+fn sizes_that_pinned_maps_do_not_have_are_warned_of() {
+    scene("sizes", |sandbox| {
+        let web = sandbox.actor("web");
+        let mut agent = Agent::start(sandbox, &three_tiers());
+        let about_maps = |agent: &Agent| {
+            let mut warnings = agent.status().warnings;
+            warnings.retain(|warning| warning.contains("map in force"));
+            warnings
+        };
+        assert_eq!(about_maps(&agent), [""; 0]);
+        let smaller = "[flows]\nevents-buffer = \"64 KiB\"\nflow-entries = 1000".to_owned();
+        let options = Options {
+            sections: smaller,
+            ..Options::default()
+        };
+        agent.configure(sandbox, &options);
+        agent.kill();
+        agent.restart();
+        let warnings = about_maps(&agent);
+        let [events, flows] = warnings.as_slice() else {
+            panic!("{warnings:?}");
+        };
+        for (warning, parts) in [
+            (events, ["events-buffer", "65536 bytes", "4194304"]),
+            (flows, ["flow-entries", "1000 entries", "65536"]),
+        ] {
+            assert!(parts.iter().all(|part| warning.contains(part)), "{warning}");
+            assert!(warning.contains("ringfence detach"), "{warning}");
+            assert!(agent.daemon().log().contains(warning.as_str()), "{warning}");
+        }
+        let _ = assert_refused(&web, AT_DB, &[]);
+
+        // The remedy is one.
+        agent.kill();
+        let output = Command::new(program::product("ringfence"))
+            .arg("detach")
+            .arg("--config")
+            .arg(agent.config())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        agent.restart();
+        assert_eq!(about_maps(&agent), [""; 0]);
+        let _ = assert_refused(&web, AT_DB, &[]);
     });
 }
