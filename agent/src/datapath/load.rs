@@ -1,6 +1,7 @@
 //! Loads the programs around the pinned maps, and attaches them.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, DirBuilder, File},
     os::{
         fd::{AsFd, OwnedFd},
@@ -90,11 +91,15 @@ pub fn load(options: &Options) -> Result<Loaded, DatapathError> {
 
 impl Loaded {
     /// Attaches every hook to the guarded cgroup. From the first link on enforcement is under way;
-    /// when this returns it is complete.
+    /// when this returns it is complete. Cgroups that were guarded instead go into `left`.
     ///
     /// # Errors
     /// [`DatapathError::Attach`], [`DatapathError::Cgroup`] or [`DatapathError::Pin`].
-    pub fn attach(&self, options: &Options) -> Result<Vec<Link>, DatapathError> {
+    pub fn attach(
+        &self,
+        options: &Options,
+        left: &mut BTreeSet<u64>,
+    ) -> Result<Vec<Link>, DatapathError> {
         let cgroup_error = |source| DatapathError::Cgroup {
             path: options.cgroup_root.clone(),
             source,
@@ -113,6 +118,7 @@ impl Loaded {
                     id,
                     &options.cgroup_root,
                     &directory,
+                    left,
                 )
             })
             .collect()
@@ -196,11 +202,15 @@ pub fn other_sizes(options: &Options) -> Result<Vec<String>, DatapathError> {
 }
 
 /// Removes the pins of agents with another ABI, and with them what they attached. The programs of this
-/// agent are in force by then, so that nothing is open in between.
+/// agent are in force by then, so that nothing is open in between. The cgroups that were guarded by
+/// them go into `left`.
 ///
 /// # Errors
 /// [`DatapathError::Pin`].
-pub fn retire_others(options: &Options) -> Result<Vec<PathBuf>, DatapathError> {
+pub fn retire_others(
+    options: &Options,
+    left: &mut BTreeSet<u64>,
+) -> Result<Vec<PathBuf>, DatapathError> {
     let pin_error = |path: &Path| {
         let path = path.to_path_buf();
         move |source| DatapathError::Pin { path, source }
@@ -208,6 +218,7 @@ pub fn retire_others(options: &Options) -> Result<Vec<PathBuf>, DatapathError> {
     let mut retired = Vec::new();
     for (version, path) in pins::versions(&options.pin_dir).map_err(pin_error(&options.pin_dir))? {
         if version != version::ABI {
+            left.append(&mut links::cgroups_of(&path.join(pins::LINKS)));
             fs::remove_dir_all(&path).map_err(pin_error(&path))?;
             retired.push(path);
         }

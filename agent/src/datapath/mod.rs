@@ -15,6 +15,7 @@ mod events;
 pub mod fds;
 pub mod features;
 mod flow_map;
+mod guarded;
 mod identities;
 mod kernel_log;
 mod links;
@@ -42,7 +43,7 @@ pub use load::Options;
 pub use sockets::Sockets;
 pub use tables::Tables;
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use aya::maps::{Array, MapData};
 use ringfence_common::abi::{FailsafeEntry, Settings, names, settings::MAX_FAILSAFE};
@@ -120,7 +121,10 @@ impl Datapath {
     /// # Errors
     /// [`DatapathError::Attach`], [`DatapathError::Cgroup`] or [`DatapathError::Pin`].
     pub fn attach(&mut self) -> Result<(), DatapathError> {
-        self.links = self.loaded.attach(&self.options)?;
+        let mut left = BTreeSet::new();
+        self.links = self.loaded.attach(&self.options, &mut left)?;
+        self.warnings
+            .extend(guarded::lost(&self.options.cgroup_root, &left));
         Ok(())
     }
 
@@ -128,8 +132,12 @@ impl Datapath {
     ///
     /// # Errors
     /// [`DatapathError::Pin`].
-    pub fn retire_others(&self) -> Result<Vec<std::path::PathBuf>, DatapathError> {
-        load::retire_others(&self.options)
+    pub fn retire_others(&mut self) -> Result<Vec<std::path::PathBuf>, DatapathError> {
+        let mut left = BTreeSet::new();
+        let retired = load::retire_others(&self.options, &mut left)?;
+        self.warnings
+            .extend(guarded::lost(&self.options.cgroup_root, &left));
+        Ok(retired)
     }
 
     /// Attaches the optional tracepoint on executions.

@@ -4,7 +4,7 @@ use std::{fs, process::Command};
 
 use ringfence_tests::{Agent, Options, flows::direction, policy::workloads, program, scene};
 
-use crate::common::{assert_refused, three_policies, three_tiers};
+use crate::common::{assert_allowed, assert_refused, three_policies, three_tiers};
 
 const AT_DB: &str = "127.0.0.1:5432";
 
@@ -202,6 +202,48 @@ fn sizes_that_pinned_maps_do_not_have_are_warned_of() {
         assert!(output.status.success(), "{output:?}");
         agent.restart();
         assert_eq!(about_maps(&agent), [""; 0]);
+        let _ = assert_refused(&web, AT_DB, &[]);
+    });
+}
+
+#[test]
+fn a_root_that_is_no_longer_guarded_is_warned_of() {
+    scene("moved-root", |sandbox| {
+        let web = sandbox.actor("web");
+        let mut agent = Agent::start(sandbox, &three_tiers());
+        let (old, new) = (sandbox.guarded(), sandbox.cgroup("api"));
+        let guard = |root: &std::path::Path| Options {
+            agent: format!("cgroup-root = \"{}\"", root.display()),
+            ..Options::default()
+        };
+        let about_root = |agent: &Agent| {
+            let mut warnings = agent.status().warnings;
+            warnings.retain(|warning| warning.contains("cgroup-root"));
+            warnings
+        };
+        assert_eq!(about_root(&agent), [""; 0]);
+        let _ = assert_refused(&web, AT_DB, &[]);
+        agent.configure(sandbox, &guard(&new));
+        agent.kill();
+        agent.restart();
+        let warnings = about_root(&agent);
+        let [warning] = warnings.as_slice() else {
+            panic!("{warnings:?}");
+        };
+        for path in [old, &new] {
+            assert!(
+                warning.contains(&format!("{} ", path.display())),
+                "{warning}"
+            );
+        }
+        assert!(agent.daemon().log().contains(warning.as_str()), "{warning}");
+        let _ = assert_allowed(&web, AT_DB, &[]);
+
+        // Back to the directory above: nothing is lost.
+        agent.configure(sandbox, &guard(old));
+        agent.kill();
+        agent.restart();
+        assert_eq!(about_root(&agent), [""; 0]);
         let _ = assert_refused(&web, AT_DB, &[]);
     });
 }
