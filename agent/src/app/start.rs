@@ -56,8 +56,8 @@ pub struct Started {
     pub synchronisation: Option<sync::Settings>,
     /// The controller's policy that is in force.
     pub held: Option<Held>,
-    /// Keeps a second agent away as long as they live.
-    pub lock: (lock::StateLock, lock::PinLock),
+    /// Keeps a second agent away as long as it lives.
+    pub lock: lock::StateLock,
 }
 
 /// Starts everything but the tasks.
@@ -89,10 +89,8 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         debug: config.log.level >= tracing::Level::DEBUG,
     };
     mount::bpffs(&options.pin_dir).context("[agent] pin-dir")?;
-    let lock = (
-        lock::state(&config.agent.state_dir)?,
-        lock::pins(&options.pin_dir)?,
-    );
+    let lock = lock::state(&config.agent.state_dir)?;
+    let pins = lock::pins(&options.pin_dir)?;
     let listener = api::bind(&config.api_socket).await?;
     let metrics_listener = match config.metrics {
         Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
@@ -101,7 +99,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         None => None,
     };
     let resolver = Resolver::new(root.clone())?;
-    let datapath = Datapath::open(options)?;
+    let datapath = Datapath::open(options, pins)?;
     datapath.set_settings(settings(config)?, &config.failsafe)?;
     let directory = datapath.directory();
     let events = Events::open(&directory)?;

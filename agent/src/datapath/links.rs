@@ -77,6 +77,12 @@ pub struct Link {
 }
 
 impl Link {
+    /// Its descriptor, which keeps it attached.
+    #[must_use]
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     /// Its state in the kernel; a link whose cgroup is gone has no cgroup.
     #[must_use]
     pub fn info(&self) -> Option<syscall::LinkInfo> {

@@ -2,10 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, DirBuilder, File},
+    fs::{self, File},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::fs::{DirBuilderExt, MetadataExt},
+        unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
 };
@@ -60,16 +60,7 @@ pub struct Loaded {
 /// [`DatapathError`].
 pub fn load(options: &Options) -> Result<Loaded, DatapathError> {
     let directory = options.directory();
-    for path in [&directory, &directory.join(pins::LINKS)] {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(|source| DatapathError::Pin {
-                path: path.clone(),
-                source,
-            })?;
-    }
+    pins::make(&directory)?;
     let offsets = offsets::read(Path::new("/sys/kernel/btf/vmlinux"))?;
     let log_level = if options.debug { &u8::MAX } else { &0 };
     let mut loader = EbpfLoader::new();

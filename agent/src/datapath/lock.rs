@@ -1,7 +1,7 @@
 //! One agent at a time: a lock on the state directory and one on the pin directory.
 //!
 //! Both are flock(2) locks, so they end with the process, however that ends. A pin directory that is
-//! removed and made again is another one: keep it as long as the lock is held.
+//! removed and made again is another one, to be locked again.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -52,7 +52,17 @@ pub struct StateLock {
 #[derive(Debug)]
 #[must_use = "the lock ends when it is dropped"]
 pub struct PinLock {
-    _directory: File,
+    directory: File,
+}
+
+impl PinLock {
+    /// Whether the locked directory is still the one at `path`.
+    #[must_use]
+    pub fn is_of(&self, path: &Path) -> bool {
+        let of = |found: fs::Metadata| (found.dev(), found.ino());
+        let there = fs::metadata(path).map(of);
+        there.is_ok_and(|there| self.directory.metadata().is_ok_and(|own| of(own) == there))
+    }
 }
 
 /// Locks `directory`, which is made if it does not exist. Does not wait.
@@ -127,9 +137,7 @@ pub fn pins(path: &Path) -> Result<PinLock, LockError> {
             holder: holder(&directory),
         });
     }
-    Ok(PinLock {
-        _directory: directory,
-    })
+    Ok(PinLock { directory })
 }
 
 fn failure(path: &Path) -> impl Fn(io::Error) -> LockError {
@@ -219,6 +227,13 @@ mod tests {
             holder_of(hold(&elsewhere, &pins)),
             Some((pins.clone(), own))
         );
+        let again = root.path().join("again");
+        fs::rename(&pins, &again)?;
+        assert!(first.1.is_of(&again) && !first.1.is_of(&pins));
+        fs::create_dir(&pins)?;
+        assert!(!first.1.is_of(&pins), "another directory of that name");
+        fs::remove_dir(&pins)?;
+        fs::rename(&again, &pins)?;
         // The refused one left nothing locked.
         let other_pins = root.path().join("other");
         fs::create_dir(&other_pins)?;

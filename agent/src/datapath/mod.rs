@@ -48,13 +48,14 @@ use std::{collections::BTreeSet, path::Path};
 use aya::maps::{Array, MapData};
 use ringfence_common::abi::{FailsafeEntry, Settings, names, settings::MAX_FAILSAFE};
 
-use self::{error::io_error, load::Loaded};
+use self::{error::io_error, load::Loaded, lock::PinLock, pins::Keeper};
 
 /// Programs, links and the maps that one task writes.
 pub struct Datapath {
     options: Options,
     loaded: Loaded,
     links: Vec<Link>,
+    pins: Keeper,
     warnings: Vec<String>,
     /// Policy.
     pub tables: Tables,
@@ -66,11 +67,11 @@ pub struct Datapath {
 
 impl Datapath {
     /// Loads the programs and opens their maps; what an earlier agent pinned is taken over. Nothing is
-    /// attached yet.
+    /// attached yet. `lock` is that on the pin directory.
     ///
     /// # Errors
     /// [`DatapathError`].
-    pub fn open(options: Options) -> Result<Self, DatapathError> {
+    pub fn open(options: Options, lock: PinLock) -> Result<Self, DatapathError> {
         let loaded = load::load(&options)?;
         let directory = options.directory();
         let warnings = load::other_sizes(&options)?;
@@ -80,6 +81,7 @@ impl Datapath {
             sockets: Sockets::open(&directory)?,
             loaded,
             links: Vec::new(),
+            pins: Keeper::new(&directory, lock)?,
             warnings,
             options,
         })
@@ -126,6 +128,16 @@ impl Datapath {
         self.warnings
             .extend(guarded::lost(&self.options.cgroup_root, &left));
         Ok(())
+    }
+
+    /// Pins again what someone else has unpinned; answers how many pins were missing.
+    ///
+    /// # Errors
+    /// [`DatapathError::Mount`], [`DatapathError::Lock`] or [`DatapathError::Pin`].
+    pub fn restore_pins(&mut self) -> Result<usize, DatapathError> {
+        let directory = self.directory();
+        self.pins
+            .restore(&self.options.pin_dir, &directory, &self.links)
     }
 
     /// Ends the enforcement of agents with another ABI at the same pin directory; the answer says which.

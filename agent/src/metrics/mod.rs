@@ -50,6 +50,8 @@ pub struct Metrics {
     policy_refused: IntCounter,
     workloads: IntGauge,
     controller_connected: IntGauge,
+    hooks_reattached: IntCounter,
+    pins_restored: IntCounter,
 }
 
 impl Metrics {
@@ -81,6 +83,14 @@ impl Metrics {
                 "ringfence_controller_connected",
                 "1 while the stream to the controller is open.",
             )?,
+            hooks_reattached: IntCounter::new(
+                "ringfence_hooks_reattached_total",
+                "Hooks that someone else had detached.",
+            )?,
+            pins_restored: IntCounter::new(
+                "ringfence_pins_restored_total",
+                "Pins of hooks and maps that someone else had removed.",
+            )?,
         };
         let build = IntGauge::with_opts(
             Opts::new(
@@ -90,12 +100,14 @@ impl Metrics {
             .const_label("version", env!("CARGO_PKG_VERSION")),
         )?;
         build.set(1);
-        let collectors: [Box<dyn Collector>; 6] = [
+        let collectors: [Box<dyn Collector>; 8] = [
             Box::new(metrics.policy_generation.clone()),
             Box::new(metrics.policy_apply.clone()),
             Box::new(metrics.policy_refused.clone()),
             Box::new(metrics.workloads.clone()),
             Box::new(metrics.controller_connected.clone()),
+            Box::new(metrics.hooks_reattached.clone()),
+            Box::new(metrics.pins_restored.clone()),
             Box::new(build),
         ];
         for collector in collectors {
@@ -120,6 +132,13 @@ impl Metrics {
     /// The stream to the controller is open, or not.
     pub fn controller_connected(&self, connected: bool) {
         self.controller_connected.set(i64::from(connected));
+    }
+
+    /// Others had removed so many hooks and pins; they are back.
+    pub fn repaired(&self, hooks: usize, pins: usize) {
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        self.hooks_reattached.inc_by(count(hooks));
+        self.pins_restored.inc_by(count(pins));
     }
 
     /// Everything in the text format of Prometheus.

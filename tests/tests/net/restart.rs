@@ -1,8 +1,10 @@
 //! The agent goes, enforcement stays; the agent comes back, nothing is lost.
 
-use std::{fs, process::Command};
+use std::{fs, path::PathBuf, process::Command};
 
-use ringfence_tests::{Agent, Options, flows::direction, policy::workloads, program, scene};
+use ringfence_tests::{
+    Agent, Options, flows::direction, policy::workloads, poll::until, program, scene,
+};
 
 use crate::common::{assert_allowed, assert_refused, three_policies, three_tiers};
 
@@ -57,7 +59,7 @@ fn kill_9_changes_nothing_and_a_restart_loses_no_record() {
         stream.kill();
         let start = format!("close egress tcp api -> db {AT_DB} allow rule-allow api/egress[0] ");
         let by = api.by(stream.pid());
-        ringfence_tests::poll::until("the close record of the flow that was adopted", || {
+        until("the close record of the flow that was adopted", || {
             let log = agent.client().flows(Vec::new()).unwrap();
             let mut lines = log.iter().map(ringfence_tests::flows::line);
             lines.any(|line| line.starts_with(&start) && line.ends_with(&by))
@@ -245,5 +247,80 @@ fn a_root_that_is_no_longer_guarded_is_warned_of() {
         agent.restart();
         assert_eq!(about_root(&agent), [""; 0]);
         let _ = assert_refused(&web, AT_DB, &[]);
+    });
+}
+
+#[test]
+fn pins_that_someone_removes_come_back() {
+    scene("unpinned", |sandbox| {
+        let (web, api, db) = (
+            sandbox.actor("web"),
+            sandbox.actor("api"),
+            sandbox.actor("db"),
+        );
+        let mut agent = Agent::start(sandbox, &three_tiers());
+        let _echo = db.serve(&["tcp", AT_DB, "--echo"]);
+        let mut stream = api.hold(AT_DB);
+        let listed = || {
+            let mut pins = Vec::new();
+            let mut pending = vec![sandbox.pins()];
+            while let Some(directory) = pending.pop() {
+                for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+                    if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                        pending.push(entry.path());
+                    } else {
+                        pins.push(entry.path());
+                    }
+                }
+            }
+            pins.sort();
+            pins
+        };
+        let before = listed();
+        assert_eq!(before.len(), 29, "{before:?}");
+        let links = agent.status().hooks;
+        // Everything at one stroke, and then one of each.
+        let gone = PathBuf::from(format!("{}-gone", sandbox.pins().display()));
+        fs::rename(sandbox.pins(), &gone).unwrap();
+        fs::remove_dir_all(&gone).unwrap();
+        until("all pins are back", || listed() == before);
+        for name in ["egress", "SOCKETS"] {
+            let pin = before.iter().find(|pin| pin.ends_with(name)).unwrap();
+            fs::remove_file(pin).unwrap();
+        }
+        until("both pins are back", || listed() == before);
+        until("they are counted", || {
+            agent.status().counts.get("pins-restored") == Some(&31)
+        });
+        assert_eq!(agent.status().hooks, links, "other programs or links");
+        assert_eq!(
+            agent.metrics().sum("ringfence_pins_restored_total", &[]),
+            31
+        );
+        assert_eq!(
+            agent.metrics().sum("ringfence_hooks_reattached_total", &[]),
+            0
+        );
+        assert!(
+            agent
+                .daemon()
+                .log()
+                .contains("pins were removed by someone else")
+        );
+        // The directory is another one, and locked as the one before was.
+        let output = Command::new(program::product("ringfence"))
+            .arg("detach")
+            .arg(format!("--pin-dir={}", sandbox.pins().display()))
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+
+        agent.kill();
+        let _ = assert_refused(&web, AT_DB, &[]);
+        assert!(stream.is_alive(), "cut by the death of the agent");
+        agent.restart();
+        let _ = assert_refused(&web, AT_DB, &[]);
+        assert!(stream.is_alive(), "cut by the restart");
+        assert_eq!(listed(), before);
     });
 }
