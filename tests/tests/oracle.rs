@@ -14,7 +14,7 @@ use std::{
 
 use nix::time::{ClockId, clock_gettime};
 use ringfence_agent::{
-    datapath::{Datapath, Options, lock, mount},
+    datapath::{self, Datapath, Options, lock, mount},
     identity::Tables,
 };
 use ringfence_common::abi::{
@@ -217,6 +217,9 @@ impl Kernel {
         };
         self.datapath.set_settings(settings, &[]).unwrap();
         let _ = self.datapath.tables.apply(&compiled).unwrap();
+        // As the next process would find it.
+        let held = datapath::Tables::open(&self.datapath.directory()).unwrap();
+        assert_eq!(held.others(&BTreeMap::new()).unwrap(), compiled.tables);
     }
 
     /// Whether the kernel lets a connect pass; `None`: the listener could not be made.

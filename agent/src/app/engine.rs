@@ -186,15 +186,17 @@ impl Engine {
 
     fn write(&mut self, compiled: &Compiled) -> Result<(), String> {
         let text = |error: DatapathError| error.to_string();
-        let going: BTreeMap<_, _> = self
-            .compiled
-            .tables
-            .iter()
-            .filter(|(identity, _)| !compiled.tables.contains_key(identity))
-            .map(|(identity, table)| (*identity, table.clone()))
-            .collect();
         let identities_change = self.written.as_ref() != Some(self.resolver.tables());
-        if going.is_empty() || !identities_change {
+        // The maps are asked, not what this process knows: what they hold may be an earlier one's.
+        let going = if identities_change {
+            self.datapath
+                .tables
+                .others(&compiled.tables)
+                .map_err(text)?
+        } else {
+            BTreeMap::new()
+        };
+        if going.is_empty() {
             let _ = self.datapath.tables.apply(compiled).map_err(text)?;
             return self.write_identities();
         }
@@ -214,10 +216,11 @@ impl Engine {
         if self.written.as_ref() == Some(self.resolver.tables()) {
             return Ok(());
         }
+        // At a start nobody knows what open sockets were taken for.
         let moved = self
             .written
             .as_ref()
-            .is_some_and(|written| written.moves(self.resolver.tables()));
+            .is_none_or(|written| written.moves(self.resolver.tables()));
         self.datapath
             .identities
             .apply(self.resolver.tables())

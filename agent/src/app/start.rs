@@ -116,11 +116,10 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
     );
     let error = first_policy(&mut engine, config)?;
     engine.refresh_addresses();
-    // Before the first packet is judged, so that nobody is taken for someone else; and again for what
-    // was opened meanwhile.
-    engine.adopt_sockets();
+    // The sockets that are open have owners by now, so that nobody is taken for someone else.
     engine.datapath().attach()?;
     engine.save();
+    // Again for what was opened meanwhile.
     engine.adopt_sockets();
     for path in engine.datapath().retire_others()? {
         tracing::info!(?path, "took over from an agent of another version");

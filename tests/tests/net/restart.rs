@@ -3,7 +3,11 @@
 use std::{fs, path::PathBuf, process::Command};
 
 use ringfence_tests::{
-    Agent, Options, flows::direction, policy::workloads, poll::until, program, scene,
+    Agent, Options,
+    flows::direction,
+    policy::{policy, workload, workloads},
+    poll::until,
+    program, scene,
 };
 
 use crate::common::{assert_allowed, assert_refused, three_policies, three_tiers};
@@ -322,5 +326,37 @@ fn pins_that_someone_removes_come_back() {
         let _ = assert_refused(&web, AT_DB, &[]);
         assert!(stream.is_alive(), "cut by the restart");
         assert_eq!(listed(), before);
+    });
+}
+
+#[test]
+fn a_restart_without_a_workload_judges_its_open_sockets_as_who_they_are_now() {
+    scene("dropped", |sandbox| {
+        let (web, db) = (sandbox.actor("web"), sandbox.actor("db"));
+        let allowed = workloads(&["web"]) + &policy("web", "", &[("egress", "")]);
+        let by_address = "to = [{ cidr = \"127.0.0.0/8\" }]\nports = [\"5433/tcp\"]";
+        let denied = |name: &str| {
+            workload(name, "cgroup = \"/web\"") + &policy(name, "", &[("egress", by_address)])
+        };
+        let mut agent = Agent::start(sandbox, &allowed);
+        let _server = db.serve(&["udp", AT_DB, "--silent"]);
+        let _echo = db.serve(&["tcp", "127.0.0.1:5433", "--echo"]);
+        let mut stream = web.hold("127.0.0.1:5433");
+        let mut caller = web.start(&["insist", AT_DB]);
+        let _passed = caller.line().expect_ok("a first datagram");
+        agent.set_policy(&denied("web"));
+        let _refused = caller.line().expect_ok("a refusal");
+        for successor in ["second", "third", "fourth"] {
+            agent.kill();
+            agent.write_policy(&denied(successor));
+            agent.restart();
+            let names: Vec<_> = agent.client().workloads().unwrap();
+            assert!(names.iter().any(|it| it.name == successor), "{names:?}");
+        }
+        caller.go_on();
+        let outcome = caller.last();
+        assert!(outcome.sent > 0, "{outcome:?}");
+        assert_eq!(outcome.received, 0, "passed of {} tries", outcome.sent);
+        assert!(stream.is_alive(), "cut, though every policy allows it");
     });
 }
