@@ -69,12 +69,19 @@ pub extern "C" fn ringfence_current(owner: *mut Owner) -> i32 {
     let Some(owner) = (unsafe { owner.as_mut() }) else {
         return -1;
     };
-    fill(owner);
+    fill::<true>(owner);
     0
 }
 
+/// [`current`] where a program starts, for which the tracepoint fires on the whole host: most cgroups are
+/// outside the guarded tree, and that they are not known is not counted.
+#[inline(never)]
+pub fn starting(owner: &mut Owner) {
+    fill::<false>(owner);
+}
+
 #[inline(always)]
-fn fill(owner: &mut Owner) {
+fn fill<const COUNTED: bool>(owner: &mut Owner) {
     // SAFETY: helpers without arguments.
     let cgroup = unsafe { bpf_get_current_cgroup_id() };
     owner.cgroup = cgroup;
@@ -82,7 +89,7 @@ fn fill(owner: &mut Owner) {
     owner.uid = bpf_get_current_uid_gid() as u32;
     owner.comm = bpf_get_current_comm().unwrap_or([0; 16]);
     owner.executable = ExecutableKey::default();
-    let base = lookup(cgroup).or_else(|| unseen(cgroup));
+    let base = lookup(cgroup).or_else(|| unseen::<COUNTED>(cgroup));
     let Some(base) = base else {
         owner.class = 0;
         owner.identity = if is_agent(owner.tgid) {
@@ -193,8 +200,10 @@ const PENDING: CgroupEntry = CgroupEntry {
 /// What a cgroup stands for that the agent has not seen yet, or will not see because it is dead: what its
 /// name says, or the same as the cgroup above it. Where neither is sure, nothing is guessed.
 #[inline(always)]
-fn unseen(cgroup: u64) -> Option<CgroupEntry> {
-    count(Count::AncestorWalk);
+fn unseen<const COUNTED: bool>(cgroup: u64) -> Option<CgroupEntry> {
+    if COUNTED {
+        count(Count::AncestorWalk);
+    }
     // SAFETY: the helper answers 0 for a level that the cgroup does not have.
     let above = walk(|level| unsafe { bpf_get_current_ancestor_cgroup_id(level) })?;
     if above.entry.below == 0 {

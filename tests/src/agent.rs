@@ -245,6 +245,12 @@ impl Agent {
             .unwrap_or_else(|ended| panic!("no restart, {}\n{}", ended.status, ended.log));
     }
 
+    /// Another configuration for the next start.
+    pub fn configure(&mut self, sandbox: &Sandbox, options: &Options) {
+        let text = configuration(sandbox, options, self.metrics);
+        fs::write(&self.config, text).unwrap();
+    }
+
     /// SIGTERM; returns how it ended.
     #[track_caller]
     pub fn terminate(&mut self) -> ExitStatus {

@@ -14,7 +14,7 @@ use std::{
 
 use nix::time::{ClockId, clock_gettime};
 use ringfence_agent::{
-    datapath::{Datapath, Options, mount},
+    datapath::{self, Datapath, Options, lock, mount},
     identity::Tables,
 };
 use ringfence_common::abi::{
@@ -173,14 +173,15 @@ struct Kernel {
 
 impl Kernel {
     fn new(sandbox: &Sandbox) -> Self {
-        let mut datapath = Datapath::open(Options {
+        let options = Options {
             pin_dir: sandbox.pins(),
             cgroup_root: sandbox.guarded().to_path_buf(),
             events_buffer: 1 << 20,
             flow_entries: 4096,
             debug: false,
-        })
-        .unwrap();
+        };
+        let lock = lock::pins(&options.pin_dir).unwrap();
+        let mut datapath = Datapath::open(options, lock).unwrap();
         datapath.attach().unwrap();
         let id = |path: &Path| fs::metadata(path).unwrap().ino();
         let cgroups = ["caller", "listener"].map(|name| {
@@ -216,6 +217,9 @@ impl Kernel {
         };
         self.datapath.set_settings(settings, &[]).unwrap();
         let _ = self.datapath.tables.apply(&compiled).unwrap();
+        // As the next process would find it.
+        let held = datapath::Tables::open(&self.datapath.directory()).unwrap();
+        assert_eq!(held.others(&BTreeMap::new()).unwrap(), compiled.tables);
     }
 
     /// Whether the kernel lets a connect pass; `None`: the listener could not be made.

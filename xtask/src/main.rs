@@ -34,7 +34,7 @@ enum Command {
     Setup,
     /// Build the kernel programs, the agent and the controller
     Build(build::Args),
-    /// Build, then run the agent in the foreground on a cgroup of its own
+    /// Build, then run the agent in the foreground on a cgroup of its own, and remove both at the end
     Run(run::Args),
     /// Build, then show a policy allow, block and revoke, with real processes
     Demo(demo::Args),

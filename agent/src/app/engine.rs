@@ -15,7 +15,7 @@ use ringfence_policy::{
 use super::clock::Pair;
 use crate::{
     api::{PolicySource, PolicyView},
-    datapath::{Datapath, local_addresses},
+    datapath::{Datapath, DatapathError, Link, local_addresses},
     identity::{Resolver, Tables, adopt},
     sync::{Held, cache},
 };
@@ -37,6 +37,16 @@ pub struct Engine {
     /// What the identity maps hold.
     written: Option<Tables>,
     source: PolicySource,
+    repairs: Repairs,
+}
+
+/// What others had removed and is back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repairs {
+    /// Hooks that were detached.
+    pub hooks: usize,
+    /// Pins of hooks and maps.
+    pub pins: usize,
 }
 
 /// A policy that is valid but not in force.
@@ -68,6 +78,7 @@ impl Engine {
             compiled: Compiled::default(),
             written: None,
             source: PolicySource::Files,
+            repairs: Repairs::default(),
         }
     }
 
@@ -174,16 +185,18 @@ impl Engine {
     }
 
     fn write(&mut self, compiled: &Compiled) -> Result<(), String> {
-        let text = |error: crate::datapath::DatapathError| error.to_string();
-        let going: BTreeMap<_, _> = self
-            .compiled
-            .tables
-            .iter()
-            .filter(|(identity, _)| !compiled.tables.contains_key(identity))
-            .map(|(identity, table)| (*identity, table.clone()))
-            .collect();
+        let text = |error: DatapathError| error.to_string();
         let identities_change = self.written.as_ref() != Some(self.resolver.tables());
-        if going.is_empty() || !identities_change {
+        // The maps are asked, not what this process knows: what they hold may be an earlier one's.
+        let going = if identities_change {
+            self.datapath
+                .tables
+                .others(&compiled.tables)
+                .map_err(text)?
+        } else {
+            BTreeMap::new()
+        };
+        if going.is_empty() {
             let _ = self.datapath.tables.apply(compiled).map_err(text)?;
             return self.write_identities();
         }
@@ -203,10 +216,11 @@ impl Engine {
         if self.written.as_ref() == Some(self.resolver.tables()) {
             return Ok(());
         }
+        // At a start nobody knows what open sockets were taken for.
         let moved = self
             .written
             .as_ref()
-            .is_some_and(|written| written.moves(self.resolver.tables()));
+            .is_none_or(|written| written.moves(self.resolver.tables()));
         self.datapath
             .identities
             .apply(self.resolver.tables())
@@ -232,7 +246,11 @@ impl Engine {
         }
         self.written = Some(self.resolver.tables().clone());
         let adopted = self.datapath.sockets.adopt(&self.resolver, processes);
-        tracing::info!(adopted, "existing sockets");
+        if adopted == 0 {
+            tracing::debug!(adopted, "existing sockets");
+        } else {
+            tracing::info!(adopted, "existing sockets");
+        }
     }
 
     /// Judges executables that the kernel asked about.
@@ -277,17 +295,27 @@ impl Engine {
         }
     }
 
-    /// Attaches hooks whose links someone else removed; returns whether there were any.
+    /// Pins again what someone else has unpinned, and attaches hooks that someone else has detached.
     ///
     /// # Errors
-    /// They can't be attached again.
-    pub fn check_links(&mut self) -> Result<bool, String> {
-        let gone = |link: &crate::datapath::Link| link.info().is_none_or(|info| info.cgroup == 0);
-        if !self.datapath.links().iter().any(gone) {
-            return Ok(false);
+    /// It can't be done.
+    pub fn check_links(&mut self) -> Result<Repairs, String> {
+        let text = |error: DatapathError| error.to_string();
+        let gone = |link: &&Link| link.info().is_none_or(|info| info.cgroup == 0);
+        let pins = self.datapath.restore_pins().map_err(text)?;
+        let hooks = self.datapath.links().iter().filter(gone).count();
+        if hooks > 0 {
+            self.datapath.attach().map_err(text)?;
         }
-        self.datapath.attach().map_err(|error| error.to_string())?;
-        Ok(true)
+        self.repairs.hooks += hooks;
+        self.repairs.pins += pins;
+        Ok(Repairs { hooks, pins })
+    }
+
+    /// All repairs since the start.
+    #[must_use]
+    pub const fn repairs(&self) -> Repairs {
+        self.repairs
     }
 
     /// Keeps the policy in force on disk, so that the next start has it.

@@ -210,17 +210,33 @@ impl Task {
             self.engine.refresh_addresses();
         });
         match self.engine.check_links() {
-            Ok(false) => {}
-            Ok(true) => {
-                tracing::error!("hooks were detached by someone else; they are attached again");
+            Ok(done) => {
+                if done.hooks > 0 {
+                    tracing::error!(
+                        hooks = done.hooks,
+                        "hooks were detached by someone else; they are attached again"
+                    );
+                }
+                if done.pins > 0 {
+                    tracing::warn!(
+                        pins = done.pins,
+                        directory = ?self.engine.datapath().directory(),
+                        "pins were removed by someone else; they are there again"
+                    );
+                }
+                self.metrics.repaired(done.hooks, done.pins);
             }
-            Err(error) => tracing::error!(error, "hooks were detached by someone else"),
+            Err(error) => tracing::error!(
+                error,
+                "hooks or pins were removed by someone else and can't be put back"
+            ),
         }
         let sync = self.published.sync_state();
         self.metrics
             .controller_connected(sync.phase == Phase::Connected);
         let counts = self.counts.counts();
         let hooks = hooks(&mut self.engine);
+        let repairs = self.engine.repairs();
         self.published.update_status(|status| {
             status.hooks = hooks;
             status.counts = Count::ALL
@@ -228,6 +244,13 @@ impl Task {
                 .zip(counts)
                 .map(|((_, name), value)| ((*name).to_owned(), value))
                 .collect();
+            for (name, value) in [
+                ("hooks-reattached", repairs.hooks),
+                ("pins-restored", repairs.pins),
+            ] {
+                let value = u64::try_from(value).unwrap_or(u64::MAX);
+                let _ = status.counts.insert(name.to_owned(), value);
+            }
             if status.controller_state.is_some() {
                 status.controller_state = Some(match sync.phase {
                     Phase::Connected => ControllerState::Connected,

@@ -66,7 +66,7 @@ pub struct Started {
     /// The controller's policy that is in force.
     pub held: Option<Held>,
     /// Keeps a second agent away as long as it lives.
-    pub lock: lock::Lock,
+    pub lock: lock::StateLock,
 }
 
 /// Starts everything but the tasks.
@@ -98,7 +98,8 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         debug: config.log.level >= tracing::Level::DEBUG,
     };
     mount::bpffs(&options.pin_dir).context("[agent] pin-dir")?;
-    let lock = lock::hold(&config.agent.state_dir, &options.pin_dir)?;
+    let lock = lock::state(&config.agent.state_dir)?;
+    let pins = lock::pins(&options.pin_dir)?;
     let listener = api::bind(&config.api_socket).await?;
     let metrics_listener = match config.metrics {
         Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
@@ -107,7 +108,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         None => None,
     };
     let resolver = Resolver::new(root.clone())?;
-    let datapath = Datapath::open(options)?;
+    let datapath = Datapath::open(options, pins)?;
     datapath.set_settings(settings(config)?, &config.failsafe)?;
     let directory = datapath.directory();
     let events = Events::open(&directory)?;
@@ -124,11 +125,10 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
     );
     let error = first_policy(&mut engine, config)?;
     engine.refresh_addresses();
-    // Before the first packet is judged, so that nobody is taken for someone else; and again for what
-    // was opened meanwhile.
-    engine.adopt_sockets();
+    // The sockets that are open have owners by now, so that nobody is taken for someone else.
     engine.datapath().attach()?;
     engine.save();
+    // Again for what was opened meanwhile.
     engine.adopt_sockets();
     for path in engine.datapath().retire_others()? {
         tracing::info!(?path, "took over from an agent of another version");
@@ -138,6 +138,10 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
             error,
             "executables are judged at their first connection, not when they start"
         );
+    }
+
+    for warning in engine.datapath().warnings() {
+        tracing::warn!(warning, "datapath");
     }
 
     let kernel_log = engine
@@ -231,6 +235,7 @@ fn publish(published: &Published, engine: &mut Engine, error: Option<String>) {
     let generation = engine.datapath().tables.generation();
     let source = engine.source();
     let controller = engine.controller().map_or(0, |held| held.generation);
+    let warnings = engine.datapath().warnings().to_vec();
     published.update_status(|status| {
         status.generation = u32::try_from(generation).unwrap_or(u32::MAX);
         status.applied = Some(SystemTime::now());
@@ -238,6 +243,7 @@ fn publish(published: &Published, engine: &mut Engine, error: Option<String>) {
         status.controller_generation = controller;
         status.policy_error = error;
         status.hooks = hooks;
+        status.warnings.extend(warnings);
     });
 }
 

@@ -51,6 +51,8 @@ pub(super) enum Command {
     /// List workloads
     #[command(subcommand)]
     Workload(WorkloadCommand),
+    /// End enforcement: remove the hooks and maps that stopped agents of any version left in force
+    Detach(DetachArgs),
     /// Write a completion script for a shell
     Completions {
         /// The shell
@@ -74,6 +76,17 @@ pub(super) enum PolicyCommand {
 pub(super) enum WorkloadCommand {
     /// List workloads with the cgroups they match
     List,
+}
+
+/// No agent may be running: it would attach again.
+#[derive(Debug, Args)]
+pub(super) struct DetachArgs {
+    /// Configuration file of the agent, which names its pin directory
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
+    pub(super) config: PathBuf,
+    /// The pin directory itself; no configuration is read then
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    pub(super) pin_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
-use crate::config::ConfigError;
+use crate::{config::ConfigError, datapath::detach::DetachError};
 
 /// A command failed.
 #[derive(Debug, Error)]
@@ -40,6 +40,12 @@ pub enum CliError {
     /// The configuration is not valid.
     #[error(transparent)]
     Config(ConfigError),
+    /// The configuration that should name the pins is not valid.
+    #[error("{0}\nwithout it: `ringfence detach --pin-dir DIR`")]
+    DetachConfig(#[source] ConfigError),
+    /// Enforcement can't be ended.
+    #[error(transparent)]
+    Detach(#[from] DetachError),
 }
 
 impl CliError {
@@ -49,7 +55,12 @@ impl CliError {
         match self {
             Self::Unreachable { .. } | Self::Broken(_) => 3,
             Self::Read { .. } => 2,
-            Self::Refused(_) | Self::Output(_) | Self::PolicyInvalid | Self::Config(_) => 1,
+            Self::Refused(_)
+            | Self::Output(_)
+            | Self::PolicyInvalid
+            | Self::Config(_)
+            | Self::DetachConfig(_)
+            | Self::Detach(_) => 1,
         }
     }
 
@@ -63,7 +74,9 @@ impl CliError {
             | Self::Refused(_)
             | Self::Output(_)
             | Self::Read { .. }
-            | Self::Config(_) => Some(self.to_string()),
+            | Self::Config(_)
+            | Self::DetachConfig(_)
+            | Self::Detach(_) => Some(self.to_string()),
         }
     }
 

@@ -1,11 +1,12 @@
 //! The command line `ringfence`.
 //!
-//! Asks the agent over its unix socket, except for `policy check`, which needs no agent. Writes answers to
-//! standard output and everything else to standard error. Text that comes from processes is cleaned of
-//! control characters before it reaches a terminal.
+//! Asks the agent over its unix socket, except for `policy check`, which needs no agent, and `detach`,
+//! which refuses where one runs. Writes answers to standard output and everything else to standard
+//! error. Text that comes from processes is cleaned of control characters before it reaches a terminal.
 
 mod args;
 mod client;
+mod detach;
 mod error;
 mod explain;
 mod json;
@@ -63,6 +64,7 @@ fn run(cli: &Cli) -> Result<(), CliError> {
             clap_complete::generate(*shell, &mut Cli::command(), "ringfence", &mut script);
             output.bytes(&script)?;
         }
+        Command::Detach(args) => detach::run(args, &mut output)?,
         Command::Policy(PolicyCommand::Check { paths }) => policy::check(paths, &mut output)?,
         Command::Status => block_on(status::run(&cli.socket, &mut output))?,
         Command::Observe(args) => block_on(observe::run(&cli.socket, args, &mut output))?,

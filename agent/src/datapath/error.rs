@@ -66,6 +66,12 @@ pub enum DatapathError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// There is no place for pins.
+    #[error(transparent)]
+    Mount(#[from] super::mount::MountError),
+    /// The pin directory is someone else's.
+    #[error(transparent)]
+    Lock(#[from] super::lock::LockError),
     /// A pin can't be used.
     #[error("pin {path}: {source}")]
     Pin {

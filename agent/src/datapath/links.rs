@@ -2,6 +2,7 @@
 //! already there gets the new program put behind it, with no moment in between.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -76,6 +77,12 @@ pub struct Link {
 }
 
 impl Link {
+    /// Its descriptor, which keeps it attached.
+    #[must_use]
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     /// Its state in the kernel; a link whose cgroup is gone has no cgroup.
     #[must_use]
     pub fn info(&self) -> Option<syscall::LinkInfo> {
@@ -83,7 +90,8 @@ impl Link {
     }
 }
 
-/// Attaches one hook to `cgroup`, or replaces the program behind its pinned link.
+/// Attaches one hook to `cgroup`, or replaces the program behind its pinned link; a cgroup that it was
+/// attached to instead goes into `left`.
 ///
 /// # Errors
 /// [`DatapathError::Attach`] or [`DatapathError::Pin`].
@@ -94,6 +102,7 @@ pub fn attach(
     cgroup_id: u64,
     cgroup_path: &Path,
     directory: &Path,
+    left: &mut BTreeSet<u64>,
 ) -> Result<Link, DatapathError> {
     let path = directory.join(hook.name);
     let refused = |source| DatapathError::Attach {
@@ -101,7 +110,7 @@ pub fn attach(
         path: cgroup_path.to_path_buf(),
         source,
     };
-    if let Some(fd) = adopt(&path, cgroup_id)? {
+    if let Some(fd) = adopt(&path, cgroup_id, left)? {
         syscall::link_update(fd.as_fd(), program).map_err(refused)?;
         return Ok(Link {
             name: hook.name,
@@ -118,7 +127,11 @@ pub fn attach(
 
 /// The link that is pinned at `path`, if it is still attached to the cgroup. One that is attached to
 /// nothing, or to another cgroup, is removed.
-fn adopt(path: &Path, cgroup_id: u64) -> Result<Option<OwnedFd>, DatapathError> {
+fn adopt(
+    path: &Path,
+    cgroup_id: u64,
+    left: &mut BTreeSet<u64>,
+) -> Result<Option<OwnedFd>, DatapathError> {
     let pin_error = |source| DatapathError::Pin {
         path: PathBuf::from(path),
         source,
@@ -133,5 +146,19 @@ fn adopt(path: &Path, cgroup_id: u64) -> Result<Option<OwnedFd>, DatapathError> 
         return Ok(Some(fd));
     }
     fs::remove_file(path).map_err(pin_error)?;
+    if info.cgroup != 0 {
+        let _ = left.insert(info.cgroup);
+    }
     Ok(None)
+}
+
+/// The cgroups to which the links pinned in `directory` are attached.
+pub fn cgroups_of(directory: &Path) -> BTreeSet<u64> {
+    HOOKS
+        .iter()
+        .filter_map(|hook| syscall::open_pin(&directory.join(hook.name)).ok())
+        .filter_map(|link| syscall::link_info(link.as_fd()).ok())
+        .filter(|info| info.is_cgroup() && info.cgroup != 0)
+        .map(|info| info.cgroup)
+        .collect()
 }

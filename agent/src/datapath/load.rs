@@ -1,11 +1,11 @@
 //! Loads the programs around the pinned maps, and attaches them.
 
 use std::{
-    ffi::OsStr,
-    fs::{self, DirBuilder, File},
+    collections::BTreeSet,
+    fs::{self, File},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::fs::{DirBuilderExt, MetadataExt},
+        unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
 };
@@ -18,7 +18,7 @@ use super::{
     error::DatapathError,
     kernel_log::KernelLog,
     links::{self, HOOKS, Hook, Link},
-    offsets,
+    maps, offsets, pins,
 };
 
 /// The kernel programs, as `cargo xtask build` made them.
@@ -45,7 +45,7 @@ impl Options {
     /// Directory of the pins of this ABI.
     #[must_use]
     pub fn directory(&self) -> PathBuf {
-        self.pin_dir.join(format!("v{}", version::ABI))
+        pins::directory(&self.pin_dir, version::ABI)
     }
 }
 
@@ -60,16 +60,7 @@ pub struct Loaded {
 /// [`DatapathError`].
 pub fn load(options: &Options) -> Result<Loaded, DatapathError> {
     let directory = options.directory();
-    for path in [&directory, &directory.join("links")] {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(|source| DatapathError::Pin {
-                path: path.clone(),
-                source,
-            })?;
-    }
+    pins::make(&directory)?;
     let offsets = offsets::read(Path::new("/sys/kernel/btf/vmlinux"))?;
     let log_level = if options.debug { &u8::MAX } else { &0 };
     let mut loader = EbpfLoader::new();
@@ -91,18 +82,22 @@ pub fn load(options: &Options) -> Result<Loaded, DatapathError> {
 
 impl Loaded {
     /// Attaches every hook to the guarded cgroup. From the first link on enforcement is under way;
-    /// when this returns it is complete.
+    /// when this returns it is complete. Cgroups that were guarded instead go into `left`.
     ///
     /// # Errors
     /// [`DatapathError::Attach`], [`DatapathError::Cgroup`] or [`DatapathError::Pin`].
-    pub fn attach(&self, options: &Options) -> Result<Vec<Link>, DatapathError> {
+    pub fn attach(
+        &self,
+        options: &Options,
+        left: &mut BTreeSet<u64>,
+    ) -> Result<Vec<Link>, DatapathError> {
         let cgroup_error = |source| DatapathError::Cgroup {
             path: options.cgroup_root.clone(),
             source,
         };
         let cgroup = File::open(&options.cgroup_root).map_err(cgroup_error)?;
         let id = cgroup.metadata().map_err(cgroup_error)?.ino();
-        let directory = options.directory().join("links");
+        let directory = options.directory().join(pins::LINKS);
         HOOKS
             .iter()
             .map(|hook| {
@@ -114,6 +109,7 @@ impl Loaded {
                     id,
                     &options.cgroup_root,
                     &directory,
+                    left,
                 )
             })
             .collect()
@@ -162,24 +158,58 @@ impl Loaded {
     }
 }
 
+/// Settings of sizes that have no effect, because the maps were made before with other sizes; one
+/// sentence each.
+///
+/// # Errors
+/// [`DatapathError::Map`].
+pub fn other_sizes(options: &Options) -> Result<Vec<String>, DatapathError> {
+    let directory = options.directory();
+    let mut warnings = Vec::new();
+    for (key, name, wanted, unit) in [
+        (
+            "events-buffer",
+            names::EVENTS,
+            options.events_buffer,
+            "bytes",
+        ),
+        (
+            "flow-entries",
+            names::FLOWS,
+            options.flow_entries,
+            "entries",
+        ),
+    ] {
+        let actual = maps::entries(&directory, name)?;
+        if actual != wanted {
+            warnings.push(format!(
+                "`flows.{key}` is {wanted} {unit}, but the map in force has {actual}: pinned maps keep \
+                 their sizes; to change it, stop the agent, run `ringfence detach` (nothing is enforced \
+                 from then on) and start the agent again"
+            ));
+        }
+    }
+    Ok(warnings)
+}
+
 /// Removes the pins of agents with another ABI, and with them what they attached. The programs of this
-/// agent are in force by then, so that nothing is open in between.
+/// agent are in force by then, so that nothing is open in between. The cgroups that were guarded by
+/// them go into `left`.
 ///
 /// # Errors
 /// [`DatapathError::Pin`].
-pub fn retire_others(options: &Options) -> Result<Vec<PathBuf>, DatapathError> {
+pub fn retire_others(
+    options: &Options,
+    left: &mut BTreeSet<u64>,
+) -> Result<Vec<PathBuf>, DatapathError> {
     let pin_error = |path: &Path| {
         let path = path.to_path_buf();
         move |source| DatapathError::Pin { path, source }
     };
     let mut retired = Vec::new();
-    for entry in fs::read_dir(&options.pin_dir).map_err(pin_error(&options.pin_dir))? {
-        let path = entry.map_err(pin_error(&options.pin_dir))?.path();
-        let name = path.file_name().and_then(OsStr::to_str);
-        let is_ours = name
-            .and_then(|name| name.strip_prefix('v'))
-            .is_some_and(|number| number.parse::<u32>().is_ok());
-        if is_ours && path != options.directory() {
+    for (version, path) in pins::versions(&options.pin_dir).map_err(pin_error(&options.pin_dir))? {
+        if version != version::ABI {
+            left.append(&mut links::cgroups_of(&path.join(pins::LINKS)));
             fs::remove_dir_all(&path).map_err(pin_error(&path))?;
             retired.push(path);
         }

@@ -1,7 +1,7 @@
 //! One agent at a time: a lock on the state directory and one on the pin directory.
 //!
 //! Both are flock(2) locks, so they end with the process, however that ends. A pin directory that is
-//! removed and made again is another one: keep it as long as the lock is held.
+//! removed and made again is another one, to be locked again.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -41,27 +41,35 @@ pub enum LockError {
     },
 }
 
-/// Held for as long as it lives.
+/// The lock on a state directory, held for as long as it lives.
 #[derive(Debug)]
 #[must_use = "the lock ends when it is dropped"]
-pub struct Lock {
-    _state: File,
-    _pins: File,
+pub struct StateLock {
+    _file: File,
 }
 
-/// Locks `state_dir`, which is made if it does not exist, and `pin_dir`, which must exist. Does not
-/// wait.
+/// The lock on a pin directory, held for as long as it lives.
+#[derive(Debug)]
+#[must_use = "the lock ends when it is dropped"]
+pub struct PinLock {
+    directory: File,
+}
+
+impl PinLock {
+    /// Whether the locked directory is still the one at `path`.
+    #[must_use]
+    pub fn is_of(&self, path: &Path) -> bool {
+        let of = |found: fs::Metadata| (found.dev(), found.ino());
+        let there = fs::metadata(path).map(of);
+        there.is_ok_and(|there| self.directory.metadata().is_ok_and(|own| of(own) == there))
+    }
+}
+
+/// Locks `directory`, which is made if it does not exist. Does not wait.
 ///
 /// # Errors
-/// If another process has one of them, or they can't be opened.
-pub fn hold(state_dir: &Path, pin_dir: &Path) -> Result<Lock, LockError> {
-    Ok(Lock {
-        _state: state(state_dir)?,
-        _pins: pins(pin_dir)?,
-    })
-}
-
-fn state(directory: &Path) -> Result<File, LockError> {
+/// If another process has the lock, or the directory or the file can't be made.
+pub fn state(directory: &Path) -> Result<StateLock, LockError> {
     let path = directory.join(FILE);
     let failed = failure(&path);
     DirBuilder::new()
@@ -78,16 +86,45 @@ fn state(directory: &Path) -> Result<File, LockError> {
         .custom_flags(libc::O_NOFOLLOW)
         .open(&path)
         .map_err(&failed)?;
-    if !locked(&file).map_err(&failed)? {
-        let holder = holder(&file).or_else(|| written(&mut file));
-        let path = path.clone();
-        return Err(LockError::Held { path, holder });
-    }
+    lock_state(&mut file, &path)?;
     write(&mut file).map_err(&failed)?;
-    Ok(file)
+    Ok(StateLock { _file: file })
 }
 
-fn pins(path: &Path) -> Result<File, LockError> {
+/// The same where an agent has been: makes nothing, and answers `None` where there was none.
+///
+/// # Errors
+/// If another process has the lock, or the file can't be opened.
+pub fn known_state(directory: &Path) -> Result<Option<StateLock>, LockError> {
+    let path = directory.join(FILE);
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&path);
+    let mut file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failure(&path)(error)),
+    };
+    lock_state(&mut file, &path)?;
+    Ok(Some(StateLock { _file: file }))
+}
+
+fn lock_state(file: &mut File, path: &Path) -> Result<(), LockError> {
+    if locked(file).map_err(failure(path))? {
+        return Ok(());
+    }
+    Err(LockError::Held {
+        path: path.into(),
+        holder: holder(file).or_else(|| written(file)),
+    })
+}
+
+/// Locks a pin directory, which must exist. Does not wait.
+///
+/// # Errors
+/// If another process has the lock, or the directory can't be opened.
+pub fn pins(path: &Path) -> Result<PinLock, LockError> {
     let failed = failure(path);
     let directory = OpenOptions::new()
         .read(true)
@@ -100,7 +137,7 @@ fn pins(path: &Path) -> Result<File, LockError> {
             holder: holder(&directory),
         });
     }
-    Ok(directory)
+    Ok(PinLock { directory })
 }
 
 fn failure(path: &Path) -> impl Fn(io::Error) -> LockError {
@@ -163,7 +200,11 @@ mod tests {
 
     type TestResult = Result<(), Box<dyn Error>>;
 
-    fn holder_of(result: Result<Lock, LockError>) -> Option<(PathBuf, Option<u32>)> {
+    fn hold(state_dir: &Path, pin_dir: &Path) -> Result<(StateLock, PinLock), LockError> {
+        Ok((state(state_dir)?, pins(pin_dir)?))
+    }
+
+    fn holder_of<T>(result: Result<T, LockError>) -> Option<(PathBuf, Option<u32>)> {
         match result {
             Err(LockError::Held { path, holder }) => Some((path, holder)),
             Ok(_) | Err(LockError::Io { .. }) => None,
@@ -186,13 +227,29 @@ mod tests {
             holder_of(hold(&elsewhere, &pins)),
             Some((pins.clone(), own))
         );
+        let again = root.path().join("again");
+        fs::rename(&pins, &again)?;
+        assert!(first.1.is_of(&again) && !first.1.is_of(&pins));
+        fs::create_dir(&pins)?;
+        assert!(!first.1.is_of(&pins), "another directory of that name");
+        fs::remove_dir(&pins)?;
+        fs::rename(&again, &pins)?;
         // The refused one left nothing locked.
         let other_pins = root.path().join("other");
         fs::create_dir(&other_pins)?;
         drop(hold(&elsewhere, &other_pins)?);
 
+        assert_eq!(holder_of(known_state(&state)), Some((file, own)));
+
         drop(first);
         drop(hold(&elsewhere, &pins)?);
+        assert!(known_state(&state)?.is_some());
+        // The holder's number stays for whoever asks next.
+        let kept = fs::read_to_string(state.join(FILE))?;
+        assert_eq!(kept, format!("{}\n", process::id()));
+        let nowhere = root.path().join("nowhere");
+        assert!(known_state(&nowhere)?.is_none());
+        assert!(!nowhere.exists());
         Ok(())
     }
 

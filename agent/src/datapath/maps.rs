@@ -20,6 +20,14 @@ where
         .map_err(|error| DatapathError::map(name)(io_error(error)))
 }
 
+/// How many entries the pinned map `name` was made for; bytes for a ring buffer.
+pub(super) fn entries(directory: &Path, name: &'static str) -> Result<u32, DatapathError> {
+    MapData::from_pin(directory.join(name))
+        .and_then(|map| map.info())
+        .map(|info| info.max_entries())
+        .map_err(|error| DatapathError::map(name)(io_error(error)))
+}
+
 /// A descriptor of the pinned map `name`.
 pub(super) fn descriptor(directory: &Path, name: &'static str) -> Result<OwnedFd, DatapathError> {
     syscall::open_pin(&directory.join(name)).map_err(DatapathError::map(name))

@@ -8,12 +8,14 @@
 
 mod counts;
 pub mod destroy;
+pub mod detach;
 mod diag;
 mod error;
 mod events;
 pub mod fds;
 pub mod features;
 mod flow_map;
+mod guarded;
 mod identities;
 mod kernel_log;
 mod links;
@@ -24,6 +26,7 @@ mod maps;
 pub mod mount;
 mod netns;
 pub mod offsets;
+mod pins;
 pub mod poll;
 mod sockets;
 mod syscall;
@@ -40,18 +43,20 @@ pub use load::Options;
 pub use sockets::Sockets;
 pub use tables::Tables;
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use aya::maps::{Array, MapData};
 use ringfence_common::abi::{FailsafeEntry, Settings, names, settings::MAX_FAILSAFE};
 
-use self::{error::io_error, load::Loaded};
+use self::{error::io_error, load::Loaded, lock::PinLock, pins::Keeper};
 
 /// Programs, links and the maps that one task writes.
 pub struct Datapath {
     options: Options,
     loaded: Loaded,
     links: Vec<Link>,
+    pins: Keeper,
+    warnings: Vec<String>,
     /// Policy.
     pub tables: Tables,
     /// Identities.
@@ -62,21 +67,30 @@ pub struct Datapath {
 
 impl Datapath {
     /// Loads the programs and opens their maps; what an earlier agent pinned is taken over. Nothing is
-    /// attached yet.
+    /// attached yet. `lock` is that on the pin directory.
     ///
     /// # Errors
     /// [`DatapathError`].
-    pub fn open(options: Options) -> Result<Self, DatapathError> {
+    pub fn open(options: Options, lock: PinLock) -> Result<Self, DatapathError> {
         let loaded = load::load(&options)?;
         let directory = options.directory();
+        let warnings = load::other_sizes(&options)?;
         Ok(Self {
             tables: Tables::open(&directory)?,
             identities: Identities::open(&directory)?,
             sockets: Sockets::open(&directory)?,
             loaded,
             links: Vec::new(),
+            pins: Keeper::new(&directory, lock)?,
+            warnings,
             options,
         })
+    }
+
+    /// What of the configuration is not as it says, or not as it was; one sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Directory of the pins.
@@ -109,16 +123,33 @@ impl Datapath {
     /// # Errors
     /// [`DatapathError::Attach`], [`DatapathError::Cgroup`] or [`DatapathError::Pin`].
     pub fn attach(&mut self) -> Result<(), DatapathError> {
-        self.links = self.loaded.attach(&self.options)?;
+        let mut left = BTreeSet::new();
+        self.links = self.loaded.attach(&self.options, &mut left)?;
+        self.warnings
+            .extend(guarded::lost(&self.options.cgroup_root, &left));
         Ok(())
+    }
+
+    /// Pins again what someone else has unpinned; answers how many pins were missing.
+    ///
+    /// # Errors
+    /// [`DatapathError::Mount`], [`DatapathError::Lock`] or [`DatapathError::Pin`].
+    pub fn restore_pins(&mut self) -> Result<usize, DatapathError> {
+        let directory = self.directory();
+        self.pins
+            .restore(&self.options.pin_dir, &directory, &self.links)
     }
 
     /// Ends the enforcement of agents with another ABI at the same pin directory; the answer says which.
     ///
     /// # Errors
     /// [`DatapathError::Pin`].
-    pub fn retire_others(&self) -> Result<Vec<std::path::PathBuf>, DatapathError> {
-        load::retire_others(&self.options)
+    pub fn retire_others(&mut self) -> Result<Vec<std::path::PathBuf>, DatapathError> {
+        let mut left = BTreeSet::new();
+        let retired = load::retire_others(&self.options, &mut left)?;
+        self.warnings
+            .extend(guarded::lost(&self.options.cgroup_root, &left));
+        Ok(retired)
     }
 
     /// Attaches the optional tracepoint on executions.

@@ -94,7 +94,10 @@ pub fn bpffs(path: &Path) -> Result<(), MountError> {
 }
 
 /// Whether the path, or its nearest ancestor that exists, is on a bpffs.
-fn on_bpffs(path: &Path) -> Result<bool, MountError> {
+///
+/// # Errors
+/// It can't be looked at.
+pub fn on_bpffs(path: &Path) -> Result<bool, MountError> {
     for ancestor in path.ancestors() {
         match statfs(ancestor) {
             Ok(found) => return Ok(found.filesystem_type() == BPF_FS_MAGIC),

@@ -18,6 +18,9 @@ const OBJ_GET_INFO_BY_FD: i32 = 15;
 const MAP_UPDATE_BATCH: i32 = 26;
 const LINK_CREATE: i32 = 28;
 const LINK_UPDATE: i32 = 29;
+const LINK_DETACH: i32 = 34;
+/// `BPF_LINK_TYPE_CGROUP`.
+const KIND_CGROUP: u32 = 3;
 
 /// Runs one command; `attr` is the part of `union bpf_attr` that the command reads.
 fn bpf<T>(command: i32, attr: &mut T) -> io::Result<i64> {
@@ -134,6 +137,23 @@ pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
     bpf(LINK_UPDATE, &mut attr).map(drop)
 }
 
+#[repr(C)]
+struct LinkDetach {
+    link: u32,
+}
+
+/// Ends what a cgroup link does, at once: programs that began before may still run. Removing its pin
+/// alone would leave that to the kernel, some time later.
+///
+/// # Errors
+/// The kernel's: `EINVAL` or `EBADF` for what is no link.
+pub fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = LinkDetach {
+        link: link.as_raw_fd().cast_unsigned(),
+    };
+    bpf(LINK_DETACH, &mut attr).map(drop)
+}
+
 /// `struct bpf_link_info` of a cgroup link.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -149,6 +169,14 @@ pub struct LinkInfo {
     /// `enum bpf_attach_type`.
     pub attach_type: u32,
     rest: [u32; 9],
+}
+
+impl LinkInfo {
+    /// Whether it is a cgroup link, so that the other fields mean what they say.
+    #[must_use]
+    pub const fn is_cgroup(&self) -> bool {
+        self.kind == KIND_CGROUP
+    }
 }
 
 #[repr(C)]

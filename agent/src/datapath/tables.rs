@@ -5,6 +5,8 @@
 //! the old policy or by the new one, never by a mixture. An identity whose table did not change keeps
 //! its inner maps: both slots point to them.
 
+mod held;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::{AsFd, AsRawFd, OwnedFd},
@@ -73,6 +75,28 @@ impl Tables {
     #[must_use]
     pub const fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// The tables in force of the identities that `wanted` does not have, also where an earlier process
+    /// wrote them.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`].
+    pub fn others(
+        &self,
+        wanted: &BTreeMap<Identity, Table>,
+    ) -> Result<BTreeMap<Identity, Table>, DatapathError> {
+        let slot = usize::from(self.generation % 2 == 1);
+        match self.slots.get(slot) {
+            Some(Some(mirror)) => Ok(mirror
+                .iter()
+                .filter(|(identity, _)| !wanted.contains_key(identity))
+                .map(|(identity, table)| (*identity, table.clone()))
+                .collect()),
+            _ => self.held(u32::from(slot == 1), |identity| {
+                !wanted.contains_key(&identity)
+            }),
+        }
     }
 
     /// Makes `compiled` the policy in force. On an error the policy before stays in force.

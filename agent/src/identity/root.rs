@@ -1,8 +1,9 @@
 //! The guarded root: which cgroup v2 directory everything is relative to.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs, io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{DirEntryExt, MetadataExt},
     path::{Component, Path, PathBuf},
 };
 
@@ -61,6 +62,33 @@ pub fn check(path: &Path) -> Result<(), IdentityError> {
 /// The directory is missing or can't be read.
 pub fn cgroup_id(path: &Path) -> Result<u64, IdentityError> {
     metadata(path).map(|metadata| metadata.ino())
+}
+
+/// Where the cgroups with these ids are, as far as they can be seen from here.
+#[must_use]
+pub fn paths_of(ids: &BTreeSet<u64>) -> BTreeMap<u64, PathBuf> {
+    let mut found = BTreeMap::new();
+    let Ok(top) = find() else { return found };
+    if let Ok(id) = cgroup_id(&top)
+        && ids.contains(&id)
+    {
+        let _ = found.insert(id, top.clone());
+    }
+    let mut pending = vec![top];
+    while let Some(directory) = pending.pop() {
+        if found.len() == ids.len() {
+            break;
+        }
+        // One that is removed meanwhile holds nothing.
+        let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            if ids.contains(&entry.ino()) {
+                let _ = found.insert(entry.ino(), entry.path());
+            }
+            pending.push(entry.path());
+        }
+    }
+    found
 }
 
 fn metadata(path: &Path) -> Result<fs::Metadata, IdentityError> {

@@ -28,6 +28,9 @@ const DIRECTIONS: [(Direction, &str); 3] = [
     (Direction::Listen, "listen"),
 ];
 
+/// Counters of what is no failure: slower ways that packets took.
+const DETOURS: [Count; 3] = [Count::AncestorWalk, Count::Pending, Count::Rejudged];
+
 /// The kernel's counters at one moment, summed over CPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelCounts {
@@ -47,6 +50,8 @@ pub struct Metrics {
     policy_refused: IntCounter,
     workloads: IntGauge,
     controller_connected: IntGauge,
+    hooks_reattached: IntCounter,
+    pins_restored: IntCounter,
 }
 
 impl Metrics {
@@ -78,6 +83,14 @@ impl Metrics {
                 "ringfence_controller_connected",
                 "1 while the stream to the controller is open.",
             )?,
+            hooks_reattached: IntCounter::new(
+                "ringfence_hooks_reattached_total",
+                "Hooks that someone else had detached.",
+            )?,
+            pins_restored: IntCounter::new(
+                "ringfence_pins_restored_total",
+                "Pins of hooks and maps that someone else had removed.",
+            )?,
         };
         let build = IntGauge::with_opts(
             Opts::new(
@@ -87,12 +100,14 @@ impl Metrics {
             .const_label("version", env!("CARGO_PKG_VERSION")),
         )?;
         build.set(1);
-        let collectors: [Box<dyn Collector>; 6] = [
+        let collectors: [Box<dyn Collector>; 8] = [
             Box::new(metrics.policy_generation.clone()),
             Box::new(metrics.policy_apply.clone()),
             Box::new(metrics.policy_refused.clone()),
             Box::new(metrics.workloads.clone()),
             Box::new(metrics.controller_connected.clone()),
+            Box::new(metrics.hooks_reattached.clone()),
+            Box::new(metrics.pins_restored.clone()),
             Box::new(build),
         ];
         for collector in collectors {
@@ -119,6 +134,13 @@ impl Metrics {
         self.controller_connected.set(i64::from(connected));
     }
 
+    /// Others had removed so many hooks and pins; they are back.
+    pub fn repaired(&self, hooks: usize, pins: usize) {
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        self.hooks_reattached.inc_by(count(hooks));
+        self.pins_restored.inc_by(count(pins));
+    }
+
     /// Everything in the text format of Prometheus.
     fn render(&self, kernel: &KernelCounts) -> Result<Vec<u8>, Error> {
         let mut families = self.registry.gather();
@@ -126,6 +148,7 @@ impl Metrics {
             decisions(kernel),
             kernel_events(kernel),
             self.failures(kernel),
+            detours(kernel),
             self.flow_records(),
             family(
                 "ringfence_flow_records_lost_total",
@@ -151,11 +174,12 @@ impl Metrics {
         let in_kernel = Count::ALL
             .iter()
             .filter(|(count, _)| !matches!(count, Count::EventSent | Count::EventLost))
+            .filter(|(count, _)| !DETOURS.contains(count))
             .map(|(count, name)| counter(&[("what", name)], at(&kernel.counts, *count as u32)));
         let live = counter(&[("what", "live-table-full")], self.flows.live_full());
         family(
             "ringfence_failures_total",
-            "Failures and detours in the kernel programs and in the agent.",
+            "Failures in the kernel programs and in the agent.",
             MetricType::COUNTER,
             in_kernel.chain([live]).collect(),
         )
@@ -198,6 +222,19 @@ fn decisions(kernel: &KernelCounts) -> MetricFamily {
     family(
         "ringfence_decisions_total",
         "Decisions of the kernel programs; in draft mode a deny is reported and not enforced.",
+        MetricType::COUNTER,
+        metrics.collect(),
+    )
+}
+
+fn detours(kernel: &KernelCounts) -> MetricFamily {
+    let metrics = Count::ALL
+        .iter()
+        .filter(|(count, _)| DETOURS.contains(count))
+        .map(|(count, name)| counter(&[("what", name)], at(&kernel.counts, *count as u32)));
+    family(
+        "ringfence_detours_total",
+        "Slower ways through the kernel programs; they are in order.",
         MetricType::COUNTER,
         metrics.collect(),
     )

@@ -52,6 +52,7 @@ async fn a_scrape_tells_the_counters() {
     metrics.policy_applied(7, 3, Duration::from_millis(5));
     metrics.policy_refused();
     metrics.controller_connected(true);
+    metrics.repaired(2, 29);
     let text = exchange(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
     for line in [
@@ -59,6 +60,7 @@ async fn a_scrape_tells_the_counters() {
         "ringfence_kernel_events_total{kind=\"sent\"} 1",
         "ringfence_kernel_events_total{kind=\"lost\"} 2",
         "ringfence_failures_total{what=\"storage-failed\"} 3",
+        "ringfence_detours_total{what=\"ancestor-walk\"} 5",
         "ringfence_flows_total{event=\"deny\",verdict=\"deny\"} 0",
         "ringfence_flow_records_lost_total 0",
         "ringfence_live_flows 0",
@@ -67,10 +69,16 @@ async fn a_scrape_tells_the_counters() {
         "ringfence_policy_refused_total 1",
         "ringfence_workloads 3",
         "ringfence_controller_connected 1",
+        "ringfence_hooks_reattached_total 2",
+        "ringfence_pins_restored_total 29",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }
     assert!(text.contains("ringfence_build_info{version="), "{text}");
+    for detour in ["ancestor-walk", "pending", "rejudged"] {
+        let failure = format!("ringfence_failures_total{{what=\"{detour}\"}}");
+        assert!(!text.contains(&failure), "{failure}\n{text}");
+    }
 }
 
 #[tokio::test]

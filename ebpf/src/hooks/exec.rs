@@ -12,7 +12,7 @@ use crate::{
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn exec(ctx: RawTracePointContext) -> i32 {
     let mut owner = Owner::default();
-    who::current(&mut owner);
+    who::starting(&mut owner);
     if owner.identity == identity::PENDING {
         debug!(
             &ctx,

@@ -1,6 +1,6 @@
 //! Processes of one cgroup that are told apart by their executable.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use ringfence_tests::{
     Agent,
@@ -11,6 +11,23 @@ use ringfence_tests::{
 };
 
 use crate::common::{assert_allowed, assert_refused};
+
+#[test]
+fn a_program_that_starts_outside_the_guarded_tree_is_not_counted() {
+    scene("exec-outside", |sandbox| {
+        let agent = Agent::start(sandbox, &workloads(&["web"]));
+        let walks = || {
+            let metrics = agent.metrics();
+            metrics.sum("ringfence_detours_total", &[("what", "ancestor-walk")])
+        };
+        let before = walks();
+        for _ in 0..50 {
+            assert!(Command::new("true").status().unwrap().success());
+        }
+        assert_eq!(walks(), before);
+        agent.assert_counters();
+    });
+}
 
 #[test]
 fn a_copy_of_the_binary_is_another_process() {
@@ -186,10 +203,7 @@ fn an_executable_that_is_not_judged_yet_gets_no_raw_socket() {
 }
 
 fn sha256(path: &std::path::Path) -> String {
-    let output = std::process::Command::new("sha256sum")
-        .arg(path)
-        .output()
-        .unwrap();
+    let output = Command::new("sha256sum").arg(path).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     text.split(' ').next().unwrap().to_owned()
 }

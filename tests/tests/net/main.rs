@@ -9,6 +9,7 @@ mod addresses;
 mod adopt;
 mod configuration;
 mod controller;
+mod detach;
 mod device;
 mod draft;
 mod executable;

@@ -1,10 +1,16 @@
 //! The agent goes, enforcement stays; the agent comes back, nothing is lost.
 
-use std::fs;
+use std::{fs, path::PathBuf, process::Command};
 
-use ringfence_tests::{Agent, Options, flows::direction, policy::workloads, scene};
+use ringfence_tests::{
+    Agent, Options,
+    flows::direction,
+    policy::{policy, workload, workloads},
+    poll::until,
+    program, scene,
+};
 
-use crate::common::{assert_refused, three_policies, three_tiers};
+use crate::common::{assert_allowed, assert_refused, three_policies, three_tiers};
 
 const AT_DB: &str = "127.0.0.1:5432";
 
@@ -57,7 +63,7 @@ fn kill_9_changes_nothing_and_a_restart_loses_no_record() {
         stream.kill();
         let start = format!("close egress tcp api -> db {AT_DB} allow rule-allow api/egress[0] ");
         let by = api.by(stream.pid());
-        ringfence_tests::poll::until("the close record of the flow that was adopted", || {
+        until("the close record of the flow that was adopted", || {
             let log = agent.client().flows(Vec::new()).unwrap();
             let mut lines = log.iter().map(ringfence_tests::flows::line);
             lines.any(|line| line.starts_with(&start) && line.ends_with(&by))
@@ -155,5 +161,202 @@ fn an_agent_of_another_version_is_followed_without_a_gap() {
         let _ = assert_refused(&web, AT_DB, &[]);
         assert!(stream.is_alive(), "cut by a policy that allows it");
         agent.assert_counters();
+    });
+}
+
+#[test]
+fn sizes_that_pinned_maps_do_not_have_are_warned_of() {
+    scene("sizes", |sandbox| {
+        let web = sandbox.actor("web");
+        let mut agent = Agent::start(sandbox, &three_tiers());
+        let about_maps = |agent: &Agent| {
+            let mut warnings = agent.status().warnings;
+            warnings.retain(|warning| warning.contains("map in force"));
+            warnings
+        };
+        assert_eq!(about_maps(&agent), [""; 0]);
+        let smaller = "[flows]\nevents-buffer = \"64 KiB\"\nflow-entries = 1000".to_owned();
+        let options = Options {
+            sections: smaller,
+            ..Options::default()
+        };
+        agent.configure(sandbox, &options);
+        agent.kill();
+        agent.restart();
+        let warnings = about_maps(&agent);
+        let [events, flows] = warnings.as_slice() else {
+            panic!("{warnings:?}");
+        };
+        for (warning, parts) in [
+            (events, ["events-buffer", "65536 bytes", "4194304"]),
+            (flows, ["flow-entries", "1000 entries", "65536"]),
+        ] {
+            assert!(parts.iter().all(|part| warning.contains(part)), "{warning}");
+            assert!(warning.contains("ringfence detach"), "{warning}");
+            assert!(agent.daemon().log().contains(warning.as_str()), "{warning}");
+        }
+        let _ = assert_refused(&web, AT_DB, &[]);
+
+        // The remedy is one.
+        agent.kill();
+        let output = Command::new(program::product("ringfence"))
+            .arg("detach")
+            .arg("--config")
+            .arg(agent.config())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        agent.restart();
+        assert_eq!(about_maps(&agent), [""; 0]);
+        let _ = assert_refused(&web, AT_DB, &[]);
+    });
+}
+
+#[test]
+fn a_root_that_is_no_longer_guarded_is_warned_of() {
+    scene("moved-root", |sandbox| {
+        let web = sandbox.actor("web");
+        let mut agent = Agent::start(sandbox, &three_tiers());
+        let (old, new) = (sandbox.guarded(), sandbox.cgroup("api"));
+        let guard = |root: &std::path::Path| Options {
+            agent: format!("cgroup-root = \"{}\"", root.display()),
+            ..Options::default()
+        };
+        let about_root = |agent: &Agent| {
+            let mut warnings = agent.status().warnings;
+            warnings.retain(|warning| warning.contains("cgroup-root"));
+            warnings
+        };
+        assert_eq!(about_root(&agent), [""; 0]);
+        let _ = assert_refused(&web, AT_DB, &[]);
+        agent.configure(sandbox, &guard(&new));
+        agent.kill();
+        agent.restart();
+        let warnings = about_root(&agent);
+        let [warning] = warnings.as_slice() else {
+            panic!("{warnings:?}");
+        };
+        for path in [old, &new] {
+            assert!(
+                warning.contains(&format!("{} ", path.display())),
+                "{warning}"
+            );
+        }
+        assert!(agent.daemon().log().contains(warning.as_str()), "{warning}");
+        let _ = assert_allowed(&web, AT_DB, &[]);
+
+        // Back to the directory above: nothing is lost.
+        agent.configure(sandbox, &guard(old));
+        agent.kill();
+        agent.restart();
+        assert_eq!(about_root(&agent), [""; 0]);
+        let _ = assert_refused(&web, AT_DB, &[]);
+    });
+}
+
+#[test]
+fn pins_that_someone_removes_come_back() {
+    scene("unpinned", |sandbox| {
+        let (web, api, db) = (
+            sandbox.actor("web"),
+            sandbox.actor("api"),
+            sandbox.actor("db"),
+        );
+        let mut agent = Agent::start(sandbox, &three_tiers());
+        let _echo = db.serve(&["tcp", AT_DB, "--echo"]);
+        let mut stream = api.hold(AT_DB);
+        let listed = || {
+            let mut pins = Vec::new();
+            let mut pending = vec![sandbox.pins()];
+            while let Some(directory) = pending.pop() {
+                for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+                    if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                        pending.push(entry.path());
+                    } else {
+                        pins.push(entry.path());
+                    }
+                }
+            }
+            pins.sort();
+            pins
+        };
+        let before = listed();
+        assert_eq!(before.len(), 29, "{before:?}");
+        let links = agent.status().hooks;
+        // Everything at one stroke, and then one of each.
+        let gone = PathBuf::from(format!("{}-gone", sandbox.pins().display()));
+        fs::rename(sandbox.pins(), &gone).unwrap();
+        fs::remove_dir_all(&gone).unwrap();
+        until("all pins are back", || listed() == before);
+        for name in ["egress", "SOCKETS"] {
+            let pin = before.iter().find(|pin| pin.ends_with(name)).unwrap();
+            fs::remove_file(pin).unwrap();
+        }
+        until("both pins are back", || listed() == before);
+        until("they are counted", || {
+            agent.status().counts.get("pins-restored") == Some(&31)
+        });
+        assert_eq!(agent.status().hooks, links, "other programs or links");
+        assert_eq!(
+            agent.metrics().sum("ringfence_pins_restored_total", &[]),
+            31
+        );
+        assert_eq!(
+            agent.metrics().sum("ringfence_hooks_reattached_total", &[]),
+            0
+        );
+        assert!(
+            agent
+                .daemon()
+                .log()
+                .contains("pins were removed by someone else")
+        );
+        // The directory is another one, and locked as the one before was.
+        let output = Command::new(program::product("ringfence"))
+            .arg("detach")
+            .arg(format!("--pin-dir={}", sandbox.pins().display()))
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+
+        agent.kill();
+        let _ = assert_refused(&web, AT_DB, &[]);
+        assert!(stream.is_alive(), "cut by the death of the agent");
+        agent.restart();
+        let _ = assert_refused(&web, AT_DB, &[]);
+        assert!(stream.is_alive(), "cut by the restart");
+        assert_eq!(listed(), before);
+    });
+}
+
+#[test]
+fn a_restart_without_a_workload_judges_its_open_sockets_as_who_they_are_now() {
+    scene("dropped", |sandbox| {
+        let (web, db) = (sandbox.actor("web"), sandbox.actor("db"));
+        let allowed = workloads(&["web"]) + &policy("web", "", &[("egress", "")]);
+        let by_address = "to = [{ cidr = \"127.0.0.0/8\" }]\nports = [\"5433/tcp\"]";
+        let denied = |name: &str| {
+            workload(name, "cgroup = \"/web\"") + &policy(name, "", &[("egress", by_address)])
+        };
+        let mut agent = Agent::start(sandbox, &allowed);
+        let _server = db.serve(&["udp", AT_DB, "--silent"]);
+        let _echo = db.serve(&["tcp", "127.0.0.1:5433", "--echo"]);
+        let mut stream = web.hold("127.0.0.1:5433");
+        let mut caller = web.start(&["insist", AT_DB]);
+        let _passed = caller.line().expect_ok("a first datagram");
+        agent.set_policy(&denied("web"));
+        let _refused = caller.line().expect_ok("a refusal");
+        for successor in ["second", "third", "fourth"] {
+            agent.kill();
+            agent.write_policy(&denied(successor));
+            agent.restart();
+            let names: Vec<_> = agent.client().workloads().unwrap();
+            assert!(names.iter().any(|it| it.name == successor), "{names:?}");
+        }
+        caller.go_on();
+        let outcome = caller.last();
+        assert!(outcome.sent > 0, "{outcome:?}");
+        assert_eq!(outcome.received, 0, "passed of {} tries", outcome.sent);
+        assert!(stream.is_alive(), "cut, though every policy allows it");
     });
 }

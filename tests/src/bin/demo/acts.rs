@@ -27,7 +27,7 @@ pub fn in_force(agent: &Agent, generation: u64) {
 pub fn get_to_know(agent: &Agent, actor: &Actor) {
     let asked = || {
         let what = [("what", "pending")];
-        agent.metrics().sum("ringfence_failures_total", &what)
+        agent.metrics().sum("ringfence_detours_total", &what)
     };
     // The agent can look at the executable only while a process runs it.
     let _running = actor.serve(&["udp", "127.0.0.1:9001"]);

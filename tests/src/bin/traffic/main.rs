@@ -6,6 +6,7 @@
 
 mod client;
 mod hold;
+mod insist;
 mod server;
 mod socket;
 
@@ -77,6 +78,8 @@ enum Command {
         #[arg(long)]
         wait: bool,
     },
+    /// Send and call until a line on standard input, and count what passes once something was refused
+    Insist { address: SocketAddr },
     /// Bind (and for TCP listen), then end
     Bind {
         protocol: Protocol,
@@ -145,6 +148,7 @@ fn act(command: Command) -> Result<Outcome> {
         Command::Spray { address, ports } => client::spray(address, ports),
         Command::Call(call) => Ok(client::call(&call)),
         Command::Hold { address, wait } => hold::hold(address, wait),
+        Command::Insist { address } => insist::insist(address),
         Command::Bind { protocol, address } => socket::bind_only(protocol, address),
         Command::Socket { kind } => socket::make_only(kind),
         Command::Ping { address, connect } => socket::ping(address, connect),

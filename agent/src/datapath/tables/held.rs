@@ -1,0 +1,88 @@
+//! Reads back tables that an earlier process wrote.
+
+use std::collections::BTreeMap;
+
+use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError};
+use ringfence_common::abi::{CidrKey, Identity, RuleEntry, RuleKey, SlotKey, names};
+use ringfence_policy::compile::Table;
+
+use super::{
+    super::error::{DatapathError, io_error},
+    HashOfMaps, Tables,
+};
+
+impl Tables {
+    /// What slot number `slot` holds of the identities that are `asked` for.
+    pub(super) fn held(
+        &self,
+        slot: u32,
+        asked: impl Fn(Identity) -> bool,
+    ) -> Result<BTreeMap<Identity, Table>, DatapathError> {
+        let mut held = BTreeMap::new();
+        for key in self.headers.keys() {
+            let key = key.map_err(failed(names::HEADERS))?;
+            if key.slot == slot && asked(key.identity) {
+                let table = Table {
+                    header: self.headers.get(&key, 0).map_err(failed(names::HEADERS))?,
+                    entries: rules(&self.rules, key)?,
+                    cidrs: cidrs(&self.cidrs, key)?,
+                };
+                let _ = held.insert(key.identity, table);
+            }
+        }
+        Ok(held)
+    }
+}
+
+fn rules(
+    outer: &HashOfMaps<MapData, SlotKey>,
+    key: SlotKey,
+) -> Result<BTreeMap<RuleKey, RuleEntry>, DatapathError> {
+    let Some(inner) = inner(outer, key, names::RULES)? else {
+        return Ok(BTreeMap::new());
+    };
+    let map: HashMap<MapData, RuleKey, RuleEntry> =
+        inner.try_into().map_err(failed(names::RULES))?;
+    map.iter()
+        .collect::<Result<_, _>>()
+        .map_err(failed(names::RULES))
+}
+
+fn cidrs(
+    outer: &HashOfMaps<MapData, SlotKey>,
+    key: SlotKey,
+) -> Result<BTreeMap<CidrKey, u32>, DatapathError> {
+    let Some(inner) = inner(outer, key, names::CIDRS)? else {
+        return Ok(BTreeMap::new());
+    };
+    let map: LpmTrie<MapData, [u8; 16], u32> = inner.try_into().map_err(failed(names::CIDRS))?;
+    map.iter()
+        .map(|entry| {
+            entry.map(|(key, class)| {
+                let key = CidrKey {
+                    prefix: key.prefix_len(),
+                    address: key.data(),
+                };
+                (key, class)
+            })
+        })
+        .collect::<Result<_, _>>()
+        .map_err(failed(names::CIDRS))
+}
+
+/// The inner map of a key; an identity without entries may have none.
+fn inner(
+    outer: &HashOfMaps<MapData, SlotKey>,
+    key: SlotKey,
+    name: &'static str,
+) -> Result<Option<Map>, DatapathError> {
+    match outer.get(&key, 0) {
+        Ok(inner) => Map::from_map_data(inner).map(Some).map_err(failed(name)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(failed(name)(error)),
+    }
+}
+
+fn failed(name: &'static str) -> impl Fn(MapError) -> DatapathError {
+    move |error| DatapathError::map(name)(io_error(error))
+}

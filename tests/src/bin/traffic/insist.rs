@@ -1,0 +1,58 @@
+//! Asks again and again for what is refused, to find the moment in which it is not.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use nix::libc::EPERM;
+use ringfence_tests::Outcome;
+
+use super::{Result, at, done, print};
+
+/// Between two tries.
+const PAUSE: Duration = Duration::from_micros(50);
+
+/// Sends datagrams over one connected socket. From the first that is refused on it also makes TCP calls
+/// to the same address, and counts what passes (`received`) of all tries (`sent`) until there is a line
+/// on standard input. Prints one line when something has passed, and one when the first was refused.
+pub fn insist(address: SocketAddr) -> Result<Outcome> {
+    let unspecified = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+    let socket = UdpSocket::bind(unspecified).map_err(at("bind"))?;
+    socket.connect(address).map_err(at("connect"))?;
+    let _sent = socket.send(b"q").map_err(at("send"))?;
+    print(&done("send"));
+    while !is_refused(&socket.send(b"q")) {
+        thread::sleep(PAUSE);
+    }
+    print(&done("refused"));
+    let enough = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&enough);
+    let _reader = thread::spawn(move || {
+        let _end = io::stdin().read_line(&mut String::new());
+        told.store(true, Ordering::Relaxed);
+    });
+    let mut outcome = done("done");
+    while !enough.load(Ordering::Relaxed) {
+        let passed = [
+            !is_refused(&socket.send(b"q")),
+            !is_refused(&TcpStream::connect(address)),
+        ];
+        outcome.sent += 2;
+        outcome.received += passed.into_iter().map(u64::from).sum::<u64>();
+        thread::sleep(PAUSE);
+    }
+    Ok(outcome)
+}
+
+fn is_refused<T>(result: &io::Result<T>) -> bool {
+    result
+        .as_ref()
+        .is_err_and(|error| error.raw_os_error() == Some(EPERM))
+}
