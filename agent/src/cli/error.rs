@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use ringfence_documents::ReadError;
 use thiserror::Error;
 
 use crate::config::ConfigError;
@@ -26,14 +27,9 @@ pub enum CliError {
     /// The answer can't be written.
     #[error("the answer can't be written: {0}")]
     Output(#[source] io::Error),
-    /// A policy document can't be read.
-    #[error("{}: {source}; name readable files or directories of *.toml", path.display())]
-    Read {
-        /// The document.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// Policy documents can't be read.
+    #[error(transparent)]
+    Documents(#[from] ReadError),
     /// The policy is not valid; the reasons were written already.
     #[error("the policy is not valid")]
     PolicyInvalid,
@@ -48,8 +44,15 @@ impl CliError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Unreachable { .. } | Self::Broken(_) => 3,
-            Self::Read { .. } => 2,
-            Self::Refused(_) | Self::Output(_) | Self::PolicyInvalid | Self::Config(_) => 1,
+            // Nothing of that name, or nothing that may be read.
+            Self::Documents(ReadError::Missing(_) | ReadError::Unreadable { .. }) => 2,
+            Self::Documents(
+                ReadError::Empty(_) | ReadError::Document { .. } | ReadError::TooLarge(_),
+            )
+            | Self::Refused(_)
+            | Self::Output(_)
+            | Self::PolicyInvalid
+            | Self::Config(_) => 1,
         }
     }
 
@@ -62,7 +65,7 @@ impl CliError {
             | Self::Broken(_)
             | Self::Refused(_)
             | Self::Output(_)
-            | Self::Read { .. }
+            | Self::Documents(_)
             | Self::Config(_) => Some(self.to_string()),
         }
     }

@@ -289,6 +289,24 @@ fn a_missing_document_is_wrong_usage() {
 }
 
 #[test]
+fn a_directory_is_read_as_the_agent_reads_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let checked = || {
+        let paths = [directory.path().to_owned()];
+        policy::check(&paths, &mut Written::default().output(None))
+    };
+    let empty = checked().unwrap_err();
+    assert!(empty.to_string().contains("holds no .toml file"), "{empty}");
+    assert_eq!(empty.exit_code(), 1);
+    fs::write(directory.path().join("empty.toml"), "").unwrap();
+    checked().unwrap();
+    fs::create_dir(directory.path().join("d.toml")).unwrap();
+    let odd = checked().unwrap_err();
+    assert!(odd.to_string().contains("not a regular file"), "{odd}");
+    assert_eq!(odd.exit_code(), 1);
+}
+
+#[test]
 fn numbers_and_text_are_made_readable() {
     assert_eq!(words::bytes(0), "0B");
     assert_eq!(words::bytes(1536), "1.5KiB");
