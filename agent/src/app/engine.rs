@@ -12,7 +12,7 @@ use ringfence_policy::{
     parse::{lint, parse},
 };
 
-use super::clock::Pair;
+use super::{clock::Pair, last_good};
 use crate::{
     api::{PolicySource, PolicyView},
     datapath::{Datapath, local_addresses},
@@ -292,16 +292,7 @@ impl Engine {
 
     /// Keeps the policy in force on disk, so that the next start has it.
     pub fn save(&self) {
-        let local = Held {
-            generation: 0,
-            documents: self.local.clone(),
-            identities: Identities::new(),
-        };
-        let directory = local_cache(&self.state_dir);
-        if let Err(error) = std::fs::create_dir_all(&directory) {
-            tracing::error!(%error, ?directory, "the policy in force is not kept on disk");
-        }
-        if let Err(error) = cache::save(&directory, &local) {
+        if let Err(error) = last_good::save(&self.state_dir, &self.local) {
             tracing::error!(%error, "the policy in force is not kept on disk");
         }
         let Some(held) = &self.controller else { return };
@@ -355,12 +346,6 @@ impl Engine {
             cgroups: self.resolver.inventory(),
         }
     }
-}
-
-/// Where the last good documents of the policy directory are kept.
-#[must_use]
-pub fn local_cache(state_dir: &std::path::Path) -> PathBuf {
-    state_dir.join("files")
 }
 
 /// Numbers the workloads: as the controller says, others by their name.

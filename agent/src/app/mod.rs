@@ -8,8 +8,12 @@ mod clock;
 mod documents;
 mod engine;
 mod events;
+mod first;
+mod last_good;
+mod newest;
 mod policy;
 mod publish;
+mod refusals;
 mod revoke;
 mod start;
 
@@ -18,7 +22,7 @@ use std::{io::IsTerminal as _, path::Path, process::ExitCode, sync::Arc, time::D
 use anyhow::{Context as _, anyhow};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -141,11 +145,12 @@ async fn run(config: Config) -> anyhow::Result<()> {
         });
     }
     let (updates, received) = mpsc::channel(1);
+    let (adopted, adoptions) = watch::channel(None);
     if let Some(synchronisation) = started.synchronisation {
         let state = started.published.sync_sender();
         let (held, cancel) = (started.held, cancel.clone());
         let _ = tasks.spawn(async move {
-            sync::run(synchronisation, held, updates, state, cancel)
+            sync::run(synchronisation, held, updates, adoptions, state, cancel)
                 .await
                 .context("synchronisation with the controller")
         });
@@ -161,7 +166,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
         metrics: started.metrics,
         counts: started.counts,
         flows: started.flows,
+        found: started.first.found,
+        refusals: started.first.refusals,
         updates: received,
+        adopted,
         asked,
         revoke,
     };

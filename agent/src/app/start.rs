@@ -8,12 +8,11 @@ use ringfence_common::abi::{
     Settings,
     settings::{DENY_UNSELECTED, DRAFT_MODE},
 };
-use ringfence_policy::model::Document;
 use tokio::net::TcpListener;
 
 use super::{
-    documents,
-    engine::{Engine, local_cache},
+    engine::Engine,
+    first::{First, first_policy},
     publish::Published,
 };
 use crate::{
@@ -25,7 +24,7 @@ use crate::{
     flow,
     identity::{Resolver, root},
     metrics::Metrics,
-    sync::{self, Endpoint, Held, Tls, cache},
+    sync::{self, Endpoint, Held, Tls},
 };
 
 /// Everything that the tasks take over.
@@ -56,6 +55,8 @@ pub struct Started {
     pub synchronisation: Option<sync::Settings>,
     /// The controller's policy that is in force.
     pub held: Option<Held>,
+    /// What the policy directory said, and what is refused.
+    pub first: First,
     /// Keeps a second agent away as long as it lives.
     pub lock: lock::Lock,
 }
@@ -113,7 +114,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         deny_unselected,
         config.agent.state_dir.clone(),
     );
-    let error = first_policy(&mut engine, config)?;
+    let first = first_policy(&mut engine, config)?;
     engine.refresh_addresses();
     // Before the first packet is judged, so that nobody is taken for someone else; and again for what
     // was opened meanwhile.
@@ -138,7 +139,8 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         .ok();
     let (flows, store) = flow::open(config.flows.capacity);
     let metrics = Metrics::new(flows.counters())?;
-    publish(&published, &mut engine, error);
+    publish(&published, &mut engine);
+    first.refusals.show(&published, &metrics);
     let held = engine.controller().cloned();
     Ok(Started {
         engine,
@@ -154,6 +156,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         metrics,
         synchronisation,
         held,
+        first,
         lock,
     })
 }
@@ -181,38 +184,7 @@ pub fn hooks(engine: &mut Engine) -> Vec<Hook> {
         .collect()
 }
 
-/// Puts the first policy into force: what the directory and the disk hold, else what was good last.
-/// The answer is why the newest documents were refused.
-fn first_policy(engine: &mut Engine, config: &Config) -> anyhow::Result<Option<String>> {
-    let state = &config.agent.state_dir;
-    let held = config.controller.as_ref().and_then(|_| load(state));
-    let source = if held.is_some() {
-        PolicySource::Cache
-    } else {
-        PolicySource::Files
-    };
-    let newest = documents::read(&config.agent.policy_dir)
-        .and_then(|local| engine.apply(held.clone(), local, source));
-    let Err(error) = newest else { return Ok(None) };
-    tracing::error!(error, "policy refused at start; trying the last good one");
-    let Some(last) = load(&local_cache(state)) else {
-        return Err(anyhow!("{error}")).context("policy refused, and there is no earlier one");
-    };
-    let local: Vec<Document> = last.documents;
-    engine
-        .apply(held, local, source)
-        .map_err(|last| anyhow!("{error}\nand the last good policy is refused too: {last}"))?;
-    Ok(Some(error))
-}
-
-fn load(directory: &Path) -> Option<Held> {
-    cache::load(directory).unwrap_or_else(|error| {
-        tracing::error!(%error, "the policy kept on disk is ignored");
-        None
-    })
-}
-
-fn publish(published: &Published, engine: &mut Engine, error: Option<String>) {
+fn publish(published: &Published, engine: &mut Engine) {
     published.set_policy(engine.view());
     published.set_cgroups(
         engine.resolver().cgroup_paths(),
@@ -227,7 +199,6 @@ fn publish(published: &Published, engine: &mut Engine, error: Option<String>) {
         status.applied = Some(SystemTime::now());
         status.policy_source = source;
         status.controller_generation = controller;
-        status.policy_error = error;
         status.hooks = hooks;
     });
 }
