@@ -32,6 +32,8 @@ pub struct Engine {
     /// The policy directory's documents in force.
     local: Vec<Document>,
     set: PolicySet,
+    /// What is valid in it but hardly meant.
+    warnings: Vec<String>,
     identities: Identities,
     compiled: Compiled,
     /// What the identity maps hold.
@@ -42,6 +44,7 @@ pub struct Engine {
 /// A policy that is valid but not in force.
 struct Candidate {
     set: PolicySet,
+    warnings: Vec<String>,
     identities: Identities,
     compiled: Compiled,
 }
@@ -64,6 +67,7 @@ impl Engine {
             controller: None,
             local: Vec::new(),
             set: PolicySet::default(),
+            warnings: Vec::new(),
             identities: Identities::new(),
             compiled: Compiled::default(),
             written: None,
@@ -122,9 +126,6 @@ impl Engine {
                 .collect::<Vec<_>>()
                 .join("\n")
         })?;
-        for warning in lint(&set) {
-            tracing::warn!(%warning, "policy");
-        }
         let identities = number(&set, controller)?;
         let (now, boot_now_ns) = self.clock.now();
         let context = Context {
@@ -133,8 +134,10 @@ impl Engine {
             deny_unselected: self.deny_unselected,
         };
         let compiled = compile(&set, &identities, &context).map_err(|error| error.to_string())?;
+        let warnings = lint(&set).iter().map(ToString::to_string).collect();
         Ok(Candidate {
             set,
+            warnings,
             identities,
             compiled,
         })
@@ -152,7 +155,13 @@ impl Engine {
             self.restore(&before.0, &before.1);
             return Err(error);
         }
+        if self.warnings != new.warnings {
+            for warning in &new.warnings {
+                tracing::warn!(warning, "policy");
+            }
+        }
         self.set = new.set;
+        self.warnings = new.warnings;
         self.identities = new.identities;
         self.compiled = new.compiled;
         Ok(())
@@ -328,6 +337,24 @@ impl Engine {
     #[must_use]
     pub const fn source(&self) -> PolicySource {
         self.source
+    }
+
+    /// What is valid in the policy in force but hardly meant.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub const fn set(&self) -> &PolicySet {
+        &self.set
+    }
+
+    /// The identity of each workload.
+    #[must_use]
+    pub const fn identities(&self) -> &Identities {
+        &self.identities
     }
 
     /// The tables in force.

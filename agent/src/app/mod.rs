@@ -16,6 +16,7 @@ mod publish;
 mod refusals;
 mod revoke;
 mod start;
+mod warnings;
 
 use std::{io::IsTerminal as _, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
@@ -166,6 +167,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
         metrics: started.metrics,
         counts: started.counts,
         flows: started.flows,
+        controller: config.controller.is_some(),
+        configured: config.warnings.clone(),
+        unmatched: Vec::new(),
         found: started.first.found,
         refusals: started.first.refusals,
         updates: received,

@@ -20,7 +20,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    engine::Engine, events::Question, publish::Published, refusals::Refusals, revoke, start::hooks,
+    engine::Engine,
+    events::Question,
+    publish::Published,
+    refusals::Refusals,
+    revoke,
+    start::hooks,
+    warnings::{self, InForce},
 };
 use crate::{
     api::{ControllerState, PolicySource},
@@ -47,6 +53,12 @@ pub struct Task {
     pub counts: Arc<Counts>,
     /// The flow log.
     pub flows: flow::Handle,
+    /// Whether there is a controller to ask.
+    pub controller: bool,
+    /// Warnings about the configuration.
+    pub configured: Vec<String>,
+    /// Warnings about workloads that match no cgroup at present.
+    pub unmatched: Vec<String>,
     /// What the policy directory was last found to hold, or why it is refused.
     pub found: Result<Vec<Document>, String>,
     /// What is not in force.
@@ -75,6 +87,7 @@ impl Task {
         let tree = poll::register(tree).context("the watch on the cgroup tree")?;
         let mut files = Watch::new(&self.policy_dir)
             .context("the watch on the policy directory; raise fs.inotify.max_user_instances")?;
+        self.show_cgroups();
         // It may have changed since it was first read.
         self.read_files(false).await;
         loop {
@@ -188,8 +201,10 @@ impl Task {
             .controller_connected(sync.phase == Phase::Connected);
         let counts = self.counts.counts();
         let hooks = hooks(&mut self.engine);
+        let warnings = self.warnings();
         self.published.update_status(|status| {
             status.hooks = hooks;
+            status.warnings = warnings;
             status.counts = Count::ALL
                 .iter()
                 .zip(counts)
@@ -200,15 +215,44 @@ impl Task {
                     Phase::Connected => ControllerState::Connected,
                     Phase::Connecting => ControllerState::Connecting,
                 });
+                status.controller_endpoint = sync.endpoint;
+                status.controller_error = sync.last_error;
             }
         });
         super::notify(&[sd_notify::NotifyState::Watchdog]);
     }
 
-    fn show_cgroups(&self) {
+    fn show_cgroups(&mut self) {
         let resolver = self.engine.resolver();
+        let inventory = resolver.inventory();
+        self.unmatched = warnings::unmatched(&InForce {
+            set: self.engine.set(),
+            identities: self.engine.identities(),
+            compiled: self.engine.compiled(),
+            local: self.engine.local(),
+            cgroups: &inventory,
+        });
         self.published
-            .set_cgroups(resolver.cgroup_paths(), resolver.inventory());
+            .set_cgroups(resolver.cgroup_paths(), inventory);
+        let warnings = self.warnings();
+        self.published
+            .update_status(|status| status.warnings = warnings);
+    }
+
+    /// Everything that deserves a second look.
+    fn warnings(&self) -> Vec<String> {
+        let held = self.engine.controller().is_some();
+        let controller = self.controller.then_some(held);
+        let none = warnings::no_policy(self.engine.local(), &self.policy_dir, controller);
+        let ties = self.engine.resolver().ties().map(|tie| {
+            format!("{tie}: such processes are of no workload and not allowed; make one of them more specific")
+        });
+        let mut all = self.configured.clone();
+        all.extend(none);
+        all.extend_from_slice(self.engine.warnings());
+        all.extend(ties);
+        all.extend_from_slice(&self.unmatched);
+        all
     }
 
     #[expect(

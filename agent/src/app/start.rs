@@ -246,6 +246,8 @@ fn status(config: &Config, root: &Path, features: Vec<features::Feature>) -> Sta
             .controller
             .as_ref()
             .map(|_| ControllerState::Connecting),
+        controller_endpoint: String::new(),
+        controller_error: None,
         policy_error: None,
         features: features
             .into_iter()

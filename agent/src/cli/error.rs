@@ -33,6 +33,9 @@ pub enum CliError {
     /// The policy is not valid; the reasons were written already.
     #[error("the policy is not valid")]
     PolicyInvalid,
+    /// Programs are not attached; the status was written already.
+    #[error("the host is not guarded")]
+    NotGuarded,
     /// The configuration is not valid.
     #[error(transparent)]
     Config(ConfigError),
@@ -43,6 +46,7 @@ impl CliError {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
+            Self::NotGuarded => 4,
             Self::Unreachable { .. } | Self::Broken(_) => 3,
             // Nothing of that name, or nothing that may be read.
             Self::Documents(ReadError::Missing(_) | ReadError::Unreadable { .. }) => 2,
@@ -60,7 +64,7 @@ impl CliError {
     #[must_use]
     pub fn text(&self) -> Option<String> {
         match self {
-            Self::PolicyInvalid => None,
+            Self::PolicyInvalid | Self::NotGuarded => None,
             Self::Unreachable { .. }
             | Self::Broken(_)
             | Self::Refused(_)

@@ -16,6 +16,7 @@ mod flood;
 mod icmp;
 mod impostor;
 mod listen;
+mod policy_dir;
 mod restart;
 mod revoke;
 mod rules;
