@@ -101,6 +101,12 @@ impl Agent {
         &self.config
     }
 
+    /// Its directory of policy documents.
+    #[must_use]
+    pub fn policy_dir(&self) -> PathBuf {
+        self.dir.join("policy.d")
+    }
+
     /// Asks it.
     #[must_use]
     pub fn client(&self) -> &Client {
@@ -123,7 +129,7 @@ impl Agent {
 
     /// Puts `policy` into its policy directory, without telling it.
     pub fn write_policy(&self, policy: &str) {
-        let path = self.dir.join("policy.d/policy.toml");
+        let path = self.policy_dir().join("policy.toml");
         let new = path.with_extension("new");
         fs::write(&new, policy).unwrap();
         fs::rename(&new, &path).unwrap();
@@ -282,8 +288,13 @@ fn configuration(sandbox: &Sandbox, options: &Options, metrics: SocketAddr) -> S
     } else {
         format!("cgroup-root = \"{}\"\n", sandbox.guarded().display())
     };
+    let policies = if options.agent.contains("policy-dir") {
+        ""
+    } else {
+        "policy-dir = \"policy.d\"\n"
+    };
     format!(
-        "[agent]\n{root}policy-dir = \"policy.d\"\nstate-dir = \"state\"\npin-dir = \"{}\"\n{}\n\n\
+        "[agent]\n{root}{policies}state-dir = \"state\"\npin-dir = \"{}\"\n{}\n\n\
          [api]\nunix = \"agent.sock\"\n\n[metrics]\nlisten = \"{metrics}\"\n\n\
          [log]\nlevel = \"debug\"\n\n{}\n",
         sandbox.pins().display(),

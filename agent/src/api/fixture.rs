@@ -76,8 +76,8 @@ pub(crate) struct Fixture {
     db: u32,
     _directory: TempDir,
     // Kept, or the interface would see its sources end.
-    _status: watch::Sender<Arc<Status>>,
-    _policy: watch::Sender<Arc<PolicyView>>,
+    status: watch::Sender<Arc<Status>>,
+    policy: watch::Sender<Arc<PolicyView>>,
 }
 
 /// The view of the test policy.
@@ -112,6 +112,8 @@ fn status() -> Status {
         policy_source: PolicySource::Files,
         controller_generation: 0,
         controller_state: None,
+        controller_endpoint: String::new(),
+        controller_error: None,
         policy_error: Some("web.toml:3: wrong".to_owned()),
         features: vec![Feature {
             name: "bpf-lsm".to_owned(),
@@ -160,9 +162,20 @@ impl Fixture {
             web,
             db,
             _directory: directory,
-            _status: status_sender,
-            _policy: policy_sender,
+            status: status_sender,
+            policy: policy_sender,
         }
+    }
+
+    /// Changes the state that is told.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Status)) {
+        self.status
+            .send_modify(|status| change(Arc::make_mut(status)));
+    }
+
+    /// Replaces the policy that is told.
+    pub(crate) fn set_policy(&self, view: PolicyView) {
+        drop(self.policy.send_replace(Arc::new(view)));
     }
 
     /// Adds the record of a flow from web to db.

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::SystemTime};
 
+use ringfence_common::abi::rule::{DENY_EGRESS, DENY_INGRESS, DENY_LISTEN, SELECTED};
+use ringfence_policy::compile::{Compiled, Table};
 use ringfence_proto::v1;
 
 use super::{Context, convert::timestamp};
@@ -26,7 +28,11 @@ pub struct Status {
     pub controller_generation: u64,
     /// `None` without a controller.
     pub controller_state: Option<ControllerState>,
-    /// Why the last policy was refused; `None` if it was accepted.
+    /// Endpoint of the controller that is connected or tried.
+    pub controller_endpoint: String,
+    /// Why the controller is not connected, or what it sent that is no policy.
+    pub controller_error: Option<String>,
+    /// Why the newest policy is not in force, one reason a line; `None` when it is.
     pub policy_error: Option<String>,
     /// What the kernel and the host offer.
     pub features: Vec<Feature>,
@@ -34,7 +40,7 @@ pub struct Status {
     pub hooks: Vec<Hook>,
     /// Losses and failures in the kernel programs and in the agent, by name.
     pub counts: BTreeMap<String, u64>,
-    /// Configuration that deserves a second look.
+    /// Configuration and policy that deserve a second look.
     pub warnings: Vec<String>,
 }
 
@@ -123,7 +129,24 @@ pub(super) fn message(context: &Context) -> v1::GetStatusResponse {
         policies: count(policy.set.policies.len()),
         live_flows: u32::try_from(flows.live()).unwrap_or(u32::MAX),
         warnings: status.warnings.clone(),
+        controller_endpoint: status.controller_endpoint.clone(),
+        controller_error: status.controller_error.clone().unwrap_or_default(),
+        restricted: count(restricted(&policy.compiled)),
     }
+}
+
+/// Workloads that can be denied something as things stand.
+fn restricted(compiled: &Compiled) -> usize {
+    let enforced = |flags: u16| move |table: &&Table| table.header.enforced & flags != 0;
+    let tables = || compiled.tables.values();
+    let restricted = tables()
+        .filter(enforced(DENY_EGRESS | DENY_INGRESS | DENY_LISTEN))
+        .count();
+    if !compiled.deny_unselected {
+        return restricted;
+    }
+    let selected = tables().filter(enforced(SELECTED)).count();
+    restricted + compiled.names.len().saturating_sub(selected)
 }
 
 impl From<Feature> for v1::Feature {

@@ -12,7 +12,7 @@ use ringfence_policy::{
     parse::{lint, parse},
 };
 
-use super::clock::Pair;
+use super::{clock::Pair, last_good};
 use crate::{
     api::{PolicySource, PolicyView},
     datapath::{Datapath, DatapathError, Link, local_addresses},
@@ -32,6 +32,8 @@ pub struct Engine {
     /// The policy directory's documents in force.
     local: Vec<Document>,
     set: PolicySet,
+    /// What is valid in it but hardly meant.
+    warnings: Vec<String>,
     identities: Identities,
     compiled: Compiled,
     /// What the identity maps hold.
@@ -52,6 +54,7 @@ pub struct Repairs {
 /// A policy that is valid but not in force.
 struct Candidate {
     set: PolicySet,
+    warnings: Vec<String>,
     identities: Identities,
     compiled: Compiled,
 }
@@ -74,6 +77,7 @@ impl Engine {
             controller: None,
             local: Vec::new(),
             set: PolicySet::default(),
+            warnings: Vec::new(),
             identities: Identities::new(),
             compiled: Compiled::default(),
             written: None,
@@ -133,9 +137,6 @@ impl Engine {
                 .collect::<Vec<_>>()
                 .join("\n")
         })?;
-        for warning in lint(&set) {
-            tracing::warn!(%warning, "policy");
-        }
         let identities = number(&set, controller)?;
         let (now, boot_now_ns) = self.clock.now();
         let context = Context {
@@ -144,8 +145,10 @@ impl Engine {
             deny_unselected: self.deny_unselected,
         };
         let compiled = compile(&set, &identities, &context).map_err(|error| error.to_string())?;
+        let warnings = lint(&set).iter().map(ToString::to_string).collect();
         Ok(Candidate {
             set,
+            warnings,
             identities,
             compiled,
         })
@@ -163,7 +166,13 @@ impl Engine {
             self.restore(&before.0, &before.1);
             return Err(error);
         }
+        if self.warnings != new.warnings {
+            for warning in &new.warnings {
+                tracing::warn!(warning, "policy");
+            }
+        }
         self.set = new.set;
+        self.warnings = new.warnings;
         self.identities = new.identities;
         self.compiled = new.compiled;
         Ok(())
@@ -320,16 +329,7 @@ impl Engine {
 
     /// Keeps the policy in force on disk, so that the next start has it.
     pub fn save(&self) {
-        let local = Held {
-            generation: 0,
-            documents: self.local.clone(),
-            identities: Identities::new(),
-        };
-        let directory = local_cache(&self.state_dir);
-        if let Err(error) = std::fs::create_dir_all(&directory) {
-            tracing::error!(%error, ?directory, "the policy in force is not kept on disk");
-        }
-        if let Err(error) = cache::save(&directory, &local) {
+        if let Err(error) = last_good::save(&self.state_dir, &self.local) {
             tracing::error!(%error, "the policy in force is not kept on disk");
         }
         let Some(held) = &self.controller else { return };
@@ -367,6 +367,24 @@ impl Engine {
         self.source
     }
 
+    /// What is valid in the policy in force but hardly meant.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub const fn set(&self) -> &PolicySet {
+        &self.set
+    }
+
+    /// The identity of each workload.
+    #[must_use]
+    pub const fn identities(&self) -> &Identities {
+        &self.identities
+    }
+
     /// The tables in force.
     #[must_use]
     pub const fn compiled(&self) -> &Compiled {
@@ -383,12 +401,6 @@ impl Engine {
             cgroups: self.resolver.inventory(),
         }
     }
-}
-
-/// Where the last good documents of the policy directory are kept.
-#[must_use]
-pub fn local_cache(state_dir: &std::path::Path) -> PathBuf {
-    state_dir.join("files")
 }
 
 /// Numbers the workloads: as the controller says, others by their name.

@@ -8,17 +8,22 @@ mod clock;
 mod documents;
 mod engine;
 mod events;
+mod first;
+mod last_good;
+mod newest;
 mod policy;
 mod publish;
+mod refusals;
 mod revoke;
 mod start;
+mod warnings;
 
 use std::{io::IsTerminal as _, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -141,11 +146,12 @@ async fn run(config: Config) -> anyhow::Result<()> {
         });
     }
     let (updates, received) = mpsc::channel(1);
+    let (adopted, adoptions) = watch::channel(None);
     if let Some(synchronisation) = started.synchronisation {
         let state = started.published.sync_sender();
         let (held, cancel) = (started.held, cancel.clone());
         let _ = tasks.spawn(async move {
-            sync::run(synchronisation, held, updates, state, cancel)
+            sync::run(synchronisation, held, updates, adoptions, state, cancel)
                 .await
                 .context("synchronisation with the controller")
         });
@@ -157,11 +163,17 @@ async fn run(config: Config) -> anyhow::Result<()> {
             all: config.agent.mode == Mode::Draft,
             failsafe: config.failsafe.clone(),
         },
+        configured: started.published.status().borrow().warnings.clone(),
         published: started.published,
         metrics: started.metrics,
         counts: started.counts,
         flows: started.flows,
+        controller: config.controller.is_some(),
+        unmatched: Vec::new(),
+        found: started.first.found,
+        refusals: started.first.refusals,
         updates: received,
+        adopted,
         asked,
         revoke,
     };

@@ -9,21 +9,24 @@ use std::{
 
 use anyhow::Context as _;
 use ringfence_common::abi::Count;
+use ringfence_documents::Watch;
+use ringfence_policy::model::Document;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::block_in_place,
     time::interval,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    documents::{self, Watch},
     engine::Engine,
     events::Question,
     publish::Published,
+    refusals::Refusals,
     revoke,
     start::hooks,
+    warnings::{self, InForce},
 };
 use crate::{
     api::{ControllerState, PolicySource},
@@ -50,8 +53,20 @@ pub struct Task {
     pub counts: Arc<Counts>,
     /// The flow log.
     pub flows: flow::Handle,
+    /// Whether there is a controller to ask.
+    pub controller: bool,
+    /// Warnings of the start: about the configuration, and about what it found in the kernel.
+    pub configured: Vec<String>,
+    /// Warnings about workloads that match no cgroup at present.
+    pub unmatched: Vec<String>,
+    /// What the policy directory was last found to hold, or why it is refused.
+    pub found: Result<Vec<Document>, String>,
+    /// What is not in force.
+    pub refusals: Refusals,
     /// Policies from the controller.
     pub updates: mpsc::Receiver<Update>,
+    /// The controller's policy that was refused and came into force later.
+    pub adopted: watch::Sender<Option<Held>>,
     /// Executables that the kernel asks about.
     pub asked: mpsc::Receiver<Question>,
     /// Connections that are never ended.
@@ -70,7 +85,11 @@ impl Task {
         let mut tick = interval(TICK);
         let tree: OwnedFd = self.engine.resolver().as_fd().try_clone_to_owned()?;
         let tree = poll::register(tree).context("the watch on the cgroup tree")?;
-        let mut files = Watch::new(&self.policy_dir);
+        let mut files = Watch::new(&self.policy_dir)
+            .context("the watch on the policy directory; raise fs.inotify.max_user_instances")?;
+        self.show_cgroups();
+        // It may have changed since it was first read.
+        self.read_files(false).await;
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
@@ -81,68 +100,33 @@ impl Task {
                 }
                 Some(update) = self.updates.recv() => self.take_update(update).await,
                 Some(question) = self.asked.recv() => self.judge(question),
-                () = files.changed() => self.read_files().await,
+                () = files.changed() => self.read_files(false).await,
                 _ = hangup.recv() => {
                     tracing::info!("SIGHUP: reading the policy directory");
-                    self.read_files().await;
+                    self.read_files(true).await;
                 }
-                _ = tick.tick() => {
-                    self.tick().await;
-                    if files.retry() {
-                        self.read_files().await;
-                    }
-                }
+                _ = tick.tick() => self.tick().await,
             }
         }
     }
 
-    async fn take_update(&mut self, update: Update) {
-        let held = Held {
-            generation: update.generation,
-            documents: update.documents,
-            identities: update.identities,
-        };
-        let local = self.engine.local().to_vec();
-        let result = self
-            .apply(Some(held), local, PolicySource::Controller)
-            .await;
-        // The stream may be gone; the policy is in force all the same.
-        let _ = update.reply.send(result);
-    }
-
-    async fn read_files(&mut self) {
-        let controller = self.engine.controller().cloned();
-        let source = match controller {
-            Some(_) => self.engine.source(),
-            None => PolicySource::Files,
-        };
-        let result = match documents::read(&self.policy_dir) {
-            Ok(local) if local == self.engine.local() => return,
-            Ok(local) => self.apply(controller, local, source).await,
-            Err(error) => {
-                self.refused(&error);
-                return;
-            }
-        };
-        drop(result);
-    }
-
-    async fn apply(
+    /// Puts a policy into force and keeps it on disk.
+    ///
+    /// # Errors
+    /// Why it is refused; the one before stays in force.
+    pub(super) async fn apply(
         &mut self,
         controller: Option<Held>,
-        local: Vec<ringfence_policy::model::Document>,
+        local: Vec<Document>,
         source: PolicySource,
     ) -> Result<(), String> {
         let began = Instant::now();
         let result = block_in_place(|| self.engine.apply(controller, local, source));
-        let took = began.elapsed();
-        match &result {
-            Ok(()) => {
-                self.applied(took).await;
-                // Before the policy is acknowledged: a restart must not go back behind it.
-                block_in_place(|| self.engine.save());
-            }
-            Err(error) => self.refused(error),
+        if result.is_ok() {
+            self.refusals.renewal = None;
+            self.applied(began.elapsed()).await;
+            // Before the policy is acknowledged: a restart must not go back behind it.
+            block_in_place(|| self.engine.save());
         }
         result
     }
@@ -166,7 +150,6 @@ impl Task {
             status.applied = Some(SystemTime::now());
             status.policy_source = source;
             status.controller_generation = controller;
-            status.policy_error = None;
         });
         let Ok(live) = self.flows.live().await else {
             return;
@@ -179,13 +162,6 @@ impl Task {
                 return;
             }
         }
-    }
-
-    fn refused(&mut self, error: &str) {
-        tracing::error!(error, "policy refused; the one before stays in force");
-        self.metrics.policy_refused();
-        self.published
-            .update_status(|status| status.policy_error = Some(error.to_owned()));
     }
 
     fn judge(&mut self, first: Question) {
@@ -201,9 +177,13 @@ impl Task {
         if self.engine.is_due() {
             let began = Instant::now();
             match block_in_place(|| self.engine.renew()) {
-                Ok(()) => self.applied(began.elapsed()).await,
-                Err(error) => self.refused(&error),
+                Ok(()) => {
+                    self.refusals.renewal = None;
+                    self.applied(began.elapsed()).await;
+                }
+                Err(error) => self.refusals.renewal = Some(error),
             }
+            self.refusals.show(&self.published, &self.metrics);
         }
         block_in_place(|| {
             self.engine.rescan();
@@ -237,8 +217,10 @@ impl Task {
         let counts = self.counts.counts();
         let hooks = hooks(&mut self.engine);
         let repairs = self.engine.repairs();
+        let warnings = self.warnings();
         self.published.update_status(|status| {
             status.hooks = hooks;
+            status.warnings = warnings;
             status.counts = Count::ALL
                 .iter()
                 .zip(counts)
@@ -256,15 +238,44 @@ impl Task {
                     Phase::Connected => ControllerState::Connected,
                     Phase::Connecting => ControllerState::Connecting,
                 });
+                status.controller_endpoint = sync.endpoint;
+                status.controller_error = sync.last_error;
             }
         });
         super::notify(&[sd_notify::NotifyState::Watchdog]);
     }
 
-    fn show_cgroups(&self) {
+    fn show_cgroups(&mut self) {
         let resolver = self.engine.resolver();
+        let inventory = resolver.inventory();
+        self.unmatched = warnings::unmatched(&InForce {
+            set: self.engine.set(),
+            identities: self.engine.identities(),
+            compiled: self.engine.compiled(),
+            local: self.engine.local(),
+            cgroups: &inventory,
+        });
         self.published
-            .set_cgroups(resolver.cgroup_paths(), resolver.inventory());
+            .set_cgroups(resolver.cgroup_paths(), inventory);
+        let warnings = self.warnings();
+        self.published
+            .update_status(|status| status.warnings = warnings);
+    }
+
+    /// Everything that deserves a second look.
+    fn warnings(&self) -> Vec<String> {
+        let held = self.engine.controller().is_some();
+        let controller = self.controller.then_some(held);
+        let none = warnings::no_policy(self.engine.local(), &self.policy_dir, controller);
+        let ties = self.engine.resolver().ties().map(|tie| {
+            format!("{tie}: such processes are of no workload and not allowed; make one of them more specific")
+        });
+        let mut all = self.configured.clone();
+        all.extend(none);
+        all.extend_from_slice(self.engine.warnings());
+        all.extend(ties);
+        all.extend_from_slice(&self.unmatched);
+        all
     }
 
     #[expect(

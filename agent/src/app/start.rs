@@ -14,12 +14,11 @@ use ringfence_common::abi::{
     Settings,
     settings::{DENY_UNSELECTED, DRAFT_MODE},
 };
-use ringfence_policy::model::Document;
 use tokio::net::TcpListener;
 
 use super::{
-    documents,
-    engine::{Engine, local_cache},
+    engine::Engine,
+    first::{First, first_policy},
     publish::Published,
 };
 use crate::{
@@ -31,7 +30,7 @@ use crate::{
     flow,
     identity::{Resolver, root},
     metrics::Metrics,
-    sync::{self, Endpoint, Held, Tls, cache},
+    sync::{self, Endpoint, Held, Tls},
 };
 
 /// Time until a SYN that was held is sent again.
@@ -65,6 +64,8 @@ pub struct Started {
     pub synchronisation: Option<sync::Settings>,
     /// The controller's policy that is in force.
     pub held: Option<Held>,
+    /// What the policy directory said, and what is refused.
+    pub first: First,
     /// Keeps a second agent away as long as it lives.
     pub lock: lock::StateLock,
 }
@@ -123,7 +124,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         deny_unselected,
         config.agent.state_dir.clone(),
     );
-    let error = first_policy(&mut engine, config)?;
+    let first = first_policy(&mut engine, config)?;
     engine.refresh_addresses();
     // The sockets that are open have owners by now, so that nobody is taken for someone else.
     engine.datapath().attach()?;
@@ -151,7 +152,8 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         .ok();
     let (flows, store) = flow::open(config.flows.capacity);
     let metrics = Metrics::new(flows.counters())?;
-    publish(&published, &mut engine, error);
+    publish(&published, &mut engine);
+    first.refusals.show(&published, &metrics);
     let held = engine.controller().cloned();
     Ok(Started {
         engine,
@@ -167,6 +169,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         metrics,
         synchronisation,
         held,
+        first,
         lock,
     })
 }
@@ -194,38 +197,7 @@ pub fn hooks(engine: &mut Engine) -> Vec<Hook> {
         .collect()
 }
 
-/// Puts the first policy into force: what the directory and the disk hold, else what was good last.
-/// The answer is why the newest documents were refused.
-fn first_policy(engine: &mut Engine, config: &Config) -> anyhow::Result<Option<String>> {
-    let state = &config.agent.state_dir;
-    let held = config.controller.as_ref().and_then(|_| load(state));
-    let source = if held.is_some() {
-        PolicySource::Cache
-    } else {
-        PolicySource::Files
-    };
-    let newest = documents::read(&config.agent.policy_dir)
-        .and_then(|local| engine.apply(held.clone(), local, source));
-    let Err(error) = newest else { return Ok(None) };
-    tracing::error!(error, "policy refused at start; trying the last good one");
-    let Some(last) = load(&local_cache(state)) else {
-        return Err(anyhow!("{error}")).context("policy refused, and there is no earlier one");
-    };
-    let local: Vec<Document> = last.documents;
-    engine
-        .apply(held, local, source)
-        .map_err(|last| anyhow!("{error}\nand the last good policy is refused too: {last}"))?;
-    Ok(Some(error))
-}
-
-fn load(directory: &Path) -> Option<Held> {
-    cache::load(directory).unwrap_or_else(|error| {
-        tracing::error!(%error, "the policy kept on disk is ignored");
-        None
-    })
-}
-
-fn publish(published: &Published, engine: &mut Engine, error: Option<String>) {
+fn publish(published: &Published, engine: &mut Engine) {
     published.set_policy(engine.view());
     published.set_cgroups(
         engine.resolver().cgroup_paths(),
@@ -241,7 +213,6 @@ fn publish(published: &Published, engine: &mut Engine, error: Option<String>) {
         status.applied = Some(SystemTime::now());
         status.policy_source = source;
         status.controller_generation = controller;
-        status.policy_error = error;
         status.hooks = hooks;
         status.warnings.extend(warnings);
     });
@@ -299,6 +270,8 @@ fn status(config: &Config, root: &Path, features: Vec<features::Feature>) -> Sta
             .controller
             .as_ref()
             .map(|_| ControllerState::Connecting),
+        controller_endpoint: String::new(),
+        controller_error: None,
         policy_error: None,
         features: features
             .into_iter()

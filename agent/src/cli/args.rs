@@ -12,7 +12,8 @@ const EXIT_CODES: &str = "Exit codes:
   0  done
   1  the answer is no: the policy or the configuration is not valid, or the request was refused
   2  wrong usage
-  3  the agent can't be reached";
+  3  the agent can't be reached
+  4  status: the host is not guarded, because programs are not attached";
 
 /// eBPF host microsegmentation: which program may talk to which, enforced by the kernel.
 #[derive(Debug, Parser)]
@@ -39,7 +40,7 @@ pub(super) enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Show the state of enforcement
+    /// Show the state of enforcement; exit code 4 when the host is not guarded
     Status,
     /// Show flow records (times are UTC)
     Observe(ObserveArgs),

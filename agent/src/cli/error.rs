@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use ringfence_documents::ReadError;
 use thiserror::Error;
 
 use crate::{config::ConfigError, datapath::detach::DetachError};
@@ -26,17 +27,15 @@ pub enum CliError {
     /// The answer can't be written.
     #[error("the answer can't be written: {0}")]
     Output(#[source] io::Error),
-    /// A policy document can't be read.
-    #[error("{}: {source}; name readable files or directories of *.toml", path.display())]
-    Read {
-        /// The document.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// Policy documents can't be read.
+    #[error(transparent)]
+    Documents(#[from] ReadError),
     /// The policy is not valid; the reasons were written already.
     #[error("the policy is not valid")]
     PolicyInvalid,
+    /// Programs are not attached; the status was written already.
+    #[error("the host is not guarded")]
+    NotGuarded,
     /// The configuration is not valid.
     #[error(transparent)]
     Config(ConfigError),
@@ -53,9 +52,14 @@ impl CliError {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
+            Self::NotGuarded => 4,
             Self::Unreachable { .. } | Self::Broken(_) => 3,
-            Self::Read { .. } => 2,
-            Self::Refused(_)
+            // Nothing of that name, or nothing that may be read.
+            Self::Documents(ReadError::Missing(_) | ReadError::Unreadable { .. }) => 2,
+            Self::Documents(
+                ReadError::Empty(_) | ReadError::Document { .. } | ReadError::TooLarge(_),
+            )
+            | Self::Refused(_)
             | Self::Output(_)
             | Self::PolicyInvalid
             | Self::Config(_)
@@ -68,12 +72,12 @@ impl CliError {
     #[must_use]
     pub fn text(&self) -> Option<String> {
         match self {
-            Self::PolicyInvalid => None,
+            Self::PolicyInvalid | Self::NotGuarded => None,
             Self::Unreachable { .. }
             | Self::Broken(_)
             | Self::Refused(_)
             | Self::Output(_)
-            | Self::Read { .. }
+            | Self::Documents(_)
             | Self::Config(_)
             | Self::DetachConfig(_)
             | Self::Detach(_) => Some(self.to_string()),

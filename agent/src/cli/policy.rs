@@ -1,10 +1,8 @@
 //! `ringfence policy check`: parse, lint and compile, without an agent.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
+use ringfence_documents::Naming;
 use ringfence_policy::{
     compile::{CompileError, Context, compile, derive_identities},
     model::{Document, PolicySet},
@@ -67,13 +65,9 @@ fn find(documents: &[Document]) -> Findings {
         }
     };
     let rules: usize = set.policies.iter().map(|policy| policy.rules.len()).sum();
-    let mut warnings: Vec<String> = lint(&set).iter().map(Diagnostic::to_string).collect();
-    if documents.is_empty() {
-        warnings.push("no document was found; name files or directories of *.toml".to_owned());
-    }
     Findings {
         errors: trial(&set).err().iter().map(ToString::to_string).collect(),
-        warnings,
+        warnings: lint(&set).iter().map(Diagnostic::to_string).collect(),
         summary: format!(
             "valid: {} workloads, {} policies, {rules} rules in {} documents",
             set.workloads.len(),
@@ -96,46 +90,16 @@ fn trial(set: &PolicySet) -> Result<(), CompileError> {
 
 /// The files named, and those in the directories named, in order.
 fn documents(paths: &[PathBuf]) -> Result<Vec<Document>, CliError> {
-    let mut files = Vec::new();
+    let mut documents = Vec::new();
     for path in paths {
-        let failed = |source| CliError::Read {
-            path: path.clone(),
-            source,
-        };
-        if fs::metadata(path).map_err(failed)?.is_dir() {
-            files.extend(in_directory(path).map_err(failed)?);
+        if path.is_dir() {
+            documents.extend(ringfence_documents::read(path, Naming::Path)?);
         } else {
-            files.push(path.clone());
+            documents.push(ringfence_documents::read_file(path)?);
         }
     }
     // One file named twice would be every declaration twice.
-    files.sort();
-    files.dedup();
-    files
-        .into_iter()
-        .map(|path| match fs::read_to_string(&path) {
-            Ok(text) => Ok(Document {
-                name: path.display().to_string(),
-                text,
-            }),
-            Err(source) => Err(CliError::Read { path, source }),
-        })
-        .collect()
-}
-
-/// `*.toml` directly below `directory`, hidden files left out.
-fn in_directory(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        let is_toml = path
-            .extension()
-            .is_some_and(|extension| extension == "toml");
-        let name = path.file_name().unwrap_or_default();
-        let is_hidden = name.as_encoded_bytes().starts_with(b".");
-        if is_toml && !is_hidden && path.is_file() {
-            files.push(path);
-        }
-    }
-    Ok(files)
+    documents.sort();
+    documents.dedup();
+    Ok(documents)
 }

@@ -19,32 +19,54 @@ pub(super) async fn run(socket: &Path, output: &mut Output) -> Result<(), CliErr
         .await?
         .into_inner();
     match output.format_or(Format::Table) {
-        Format::Json => output.json(&json::status(&status)),
+        Format::Json => output.json(&json::status(&status))?,
         Format::Compact => {
             let text = headline(&status, output);
-            output.line(&text)
+            output.line(&text)?;
         }
-        Format::Table => table(&status, output),
+        Format::Table => table(&status, output)?,
     }
+    if is_guarded(&status) {
+        return Ok(());
+    }
+    output.flush()?;
+    Err(CliError::NotGuarded)
 }
 
-/// Whether traffic is judged, and what happens to what is denied.
+fn is_guarded(status: &v1::GetStatusResponse) -> bool {
+    !status.hooks.is_empty() && status.hooks.iter().all(|hook| hook.attached)
+}
+
+/// Whether traffic is judged, by what, and what happens to what is denied.
 fn headline(status: &v1::GetStatusResponse, output: &Output) -> String {
-    let missing = status.hooks.iter().filter(|hook| !hook.attached).count();
-    if status.hooks.is_empty() || missing > 0 {
+    if !is_guarded(status) {
+        let missing = status.hooks.iter().filter(|hook| !hook.attached).count();
         let text = format!(
             "NOT GUARDED: {missing} of {} programs are not attached",
             status.hooks.len()
         );
         return output.style.paint(Colour::Bad, &text);
     }
-    match status.mode.as_str() {
-        "enforce" => output.style.paint(Colour::Good, "ENFORCING"),
+    let (colour, mut text) = match status.mode.as_str() {
+        "enforce" if status.restricted > 0 => (Colour::Good, "ENFORCING".to_owned()),
+        "enforce" if status.policies == 0 => {
+            let text = "NO POLICY: nothing is restricted";
+            (Colour::Warning, text.to_owned())
+        }
+        "enforce" => {
+            let text = "NOTHING RESTRICTED: no enforced policy selects a workload";
+            (Colour::Warning, text.to_owned())
+        }
         mode => {
             let text = format!("{}: nothing is blocked", words::clean(mode).to_uppercase());
-            output.style.paint(Colour::Warning, &text)
+            (Colour::Warning, text)
         }
+    };
+    if status.policy_error.is_empty() {
+        return output.style.paint(colour, &text);
     }
+    text += " (newest policy refused)";
+    output.style.paint(Colour::Bad, &text)
 }
 
 fn table(status: &v1::GetStatusResponse, output: &mut Output) -> Result<(), CliError> {
@@ -60,22 +82,20 @@ fn table(status: &v1::GetStatusResponse, output: &mut Output) -> Result<(), CliE
         ),
         pair("Applied", &words::time(status.applied.as_ref())),
         pair("Workloads", &status.workloads.to_string()),
+        pair("Restricted", &status.restricted.to_string()),
         pair("Policies", &status.policies.to_string()),
         pair("Live flows", &status.live_flows.to_string()),
     ];
     if !status.controller_state.is_empty() {
         let text = format!(
-            "{}, generation {}",
-            status.controller_state, status.controller_generation
+            "{}, {}, generation {}",
+            status.controller_state, status.controller_endpoint, status.controller_generation
         );
         rows.push(pair("Controller", &text));
     }
     output.line(&columns(None, rows))?;
-    if !status.policy_error.is_empty() {
-        let text = format!("Policy refused: {}", words::clean(&status.policy_error));
-        let text = output.style.paint(Colour::Bad, &text);
-        output.line(&format!("\n{text}"))?;
-    }
+    reasons("Policy refused", &status.policy_error, output)?;
+    reasons("Controller", &status.controller_error, output)?;
     hooks(status, output)?;
     features(status, output)?;
     counts(status, output)?;
@@ -83,6 +103,19 @@ fn table(status: &v1::GetStatusResponse, output: &mut Output) -> Result<(), CliE
         let text = format!("Warning: {}", words::clean(warning));
         let text = output.style.paint(Colour::Warning, &text);
         output.line(&format!("\n{text}"))?;
+    }
+    Ok(())
+}
+
+/// What is wrong, one reason a line.
+fn reasons(what: &str, text: &str, output: &mut Output) -> Result<(), CliError> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let title = output.style.paint(Colour::Bad, &format!("{what}:"));
+    output.line(&format!("\n{title}"))?;
+    for line in text.lines() {
+        output.line(&format!("  {}", words::clean(line)))?;
     }
     Ok(())
 }

@@ -155,9 +155,10 @@ async fn status_shows_state_losses_and_warnings() {
         .unwrap();
     let text = written.text();
     for expected in [
-        "ENFORCING\n",
+        "ENFORCING (newest policy refused)\n",
         "Generation:  7 from files\n",
-        "Policy refused: web.toml:3: wrong",
+        "Restricted:  2\n",
+        "Policy refused:\n  web.toml:3: wrong\n",
         "connect4  attached  11       12\n",
         "bpf-lsm",
         "event-lost  5\n",
@@ -166,6 +167,86 @@ async fn status_shows_state_losses_and_warnings() {
         assert!(text.contains(expected), "{expected}\n{text}");
     }
     assert!(!text.contains("event-sent"), "{text}");
+}
+
+/// What `status` writes in this form, and how it ends.
+async fn shown(fixture: &Fixture, format: Format) -> (String, Result<(), CliError>) {
+    let written = Written::default();
+    let result = status::run(&fixture.path, &mut written.output(Some(format))).await;
+    (written.text(), result)
+}
+
+#[tokio::test]
+async fn the_headline_says_whether_anything_is_restricted() {
+    let fixture = Fixture::start().await;
+    let headline = async || shown(&fixture, Format::Compact).await.0;
+    assert_eq!(headline().await, "ENFORCING (newest policy refused)\n");
+    fixture.change(|status| status.policy_error = None);
+    assert_eq!(headline().await, "ENFORCING\n");
+
+    let mut drafts = crate::api::fixture::view();
+    for table in drafts.compiled.tables.values_mut() {
+        table.header.enforced = 0;
+    }
+    fixture.set_policy(drafts.clone());
+    let nothing = "NOTHING RESTRICTED: no enforced policy selects a workload\n";
+    assert_eq!(headline().await, nothing);
+    drafts.compiled.deny_unselected = true;
+    fixture.set_policy(drafts);
+    assert_eq!(headline().await, "ENFORCING\n");
+
+    fixture.set_policy(crate::api::PolicyView::default());
+    assert_eq!(headline().await, "NO POLICY: nothing is restricted\n");
+    fixture.change(|status| status.policy_error = Some("a.toml:1: wrong".to_owned()));
+    let refused = "NO POLICY: nothing is restricted (newest policy refused)\n";
+    assert_eq!(headline().await, refused);
+}
+
+#[tokio::test]
+async fn a_host_that_is_not_guarded_is_another_exit_code() {
+    let fixture = Fixture::start().await;
+    let (_, result) = shown(&fixture, Format::Table).await;
+    assert!(result.is_ok(), "{result:?}");
+    fixture.change(|status| {
+        for hook in &mut status.hooks {
+            hook.attached = false;
+        }
+    });
+    for format in [Format::Table, Format::Json, Format::Compact] {
+        let (text, result) = shown(&fixture, format).await;
+        assert!(!text.is_empty());
+        let error = result.unwrap_err();
+        assert_eq!((error.exit_code(), error.text()), (4, None));
+    }
+    fixture.change(|status| status.hooks.clear());
+    let (text, result) = shown(&fixture, Format::Compact).await;
+    assert!(text.starts_with("NOT GUARDED"), "{text}");
+    assert!(result.is_err());
+}
+
+#[tokio::test]
+async fn status_tells_why_the_controller_is_away_and_every_error_on_its_line() {
+    let fixture = Fixture::start().await;
+    fixture.change(|status| {
+        status.controller_state = Some(crate::api::ControllerState::Connecting);
+        status.controller_endpoint = "https://controller.example:8443".to_owned();
+        status.controller_error = Some("cannot connect: refused\u{1b}[2J".to_owned());
+        status.controller_generation = 3;
+        status.policy_error = Some("a.toml:1: one\nb.toml:2: two".to_owned());
+    });
+    let (text, _) = shown(&fixture, Format::Table).await;
+    for expected in [
+        "Controller:  connecting, https://controller.example:8443, generation 3\n",
+        "Controller:\n  cannot connect: refused\u{fffd}[2J\n",
+        "Policy refused:\n  a.toml:1: one\n  b.toml:2: two\n",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+    let (text, _) = shown(&fixture, Format::Json).await;
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let endpoint = value.pointer("/controller_endpoint").unwrap();
+    assert_eq!(endpoint, "https://controller.example:8443");
+    assert!(value.pointer("/controller_error").is_some(), "{text}");
 }
 
 #[tokio::test]
@@ -286,6 +367,24 @@ fn a_missing_document_is_wrong_usage() {
     let paths = [PathBuf::from("/nonexistent/policy.toml")];
     let error = policy::check(&paths, &mut Written::default().output(None)).unwrap_err();
     assert_eq!(error.exit_code(), 2);
+}
+
+#[test]
+fn a_directory_is_read_as_the_agent_reads_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let checked = || {
+        let paths = [directory.path().to_owned()];
+        policy::check(&paths, &mut Written::default().output(None))
+    };
+    let empty = checked().unwrap_err();
+    assert!(empty.to_string().contains("holds no .toml file"), "{empty}");
+    assert_eq!(empty.exit_code(), 1);
+    fs::write(directory.path().join("empty.toml"), "").unwrap();
+    checked().unwrap();
+    fs::create_dir(directory.path().join("d.toml")).unwrap();
+    let odd = checked().unwrap_err();
+    assert!(odd.to_string().contains("not a regular file"), "{odd}");
+    assert_eq!(odd.exit_code(), 1);
 }
 
 #[test]

@@ -7,14 +7,12 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
-use inotify::Inotify;
 use tokio::io::unix::AsyncFd;
 
 /// Something that owns one descriptor, keeps it until it is dropped, and always answers with it.
 pub trait OwnsDescriptor: AsFd + AsRawFd {}
 
 impl OwnsDescriptor for OwnedFd {}
-impl OwnsDescriptor for Inotify {}
 impl OwnsDescriptor for RingBuf<MapData> {}
 impl OwnsDescriptor for EbpfLogger<&'static dyn log::Log> {}
 

@@ -48,6 +48,7 @@ pub struct Metrics {
     policy_generation: IntGauge,
     policy_apply: Histogram,
     policy_refused: IntCounter,
+    newest_policy_refused: IntGauge,
     workloads: IntGauge,
     controller_connected: IntGauge,
     hooks_reattached: IntCounter,
@@ -78,6 +79,10 @@ impl Metrics {
                 "ringfence_policy_refused_total",
                 "Policies that were not valid and so not applied.",
             )?,
+            newest_policy_refused: IntGauge::new(
+                "ringfence_newest_policy_refused",
+                "1 while the newest policy is refused and an earlier one is in force.",
+            )?,
             workloads: IntGauge::new("ringfence_workloads", "Workloads of the policy in force.")?,
             controller_connected: IntGauge::new(
                 "ringfence_controller_connected",
@@ -100,10 +105,11 @@ impl Metrics {
             .const_label("version", env!("CARGO_PKG_VERSION")),
         )?;
         build.set(1);
-        let collectors: [Box<dyn Collector>; 8] = [
+        let collectors: [Box<dyn Collector>; 9] = [
             Box::new(metrics.policy_generation.clone()),
             Box::new(metrics.policy_apply.clone()),
             Box::new(metrics.policy_refused.clone()),
+            Box::new(metrics.newest_policy_refused.clone()),
             Box::new(metrics.workloads.clone()),
             Box::new(metrics.controller_connected.clone()),
             Box::new(metrics.hooks_reattached.clone()),
@@ -127,6 +133,11 @@ impl Metrics {
     /// A policy was refused.
     pub fn policy_refused(&self) {
         self.policy_refused.inc();
+    }
+
+    /// The newest policy is refused, or in force.
+    pub fn newest_policy_refused(&self, refused: bool) {
+        self.newest_policy_refused.set(i64::from(refused));
     }
 
     /// The stream to the controller is open, or not.

@@ -51,6 +51,7 @@ async fn a_scrape_tells_the_counters() {
     let (address, metrics, _cancel) = started().await;
     metrics.policy_applied(7, 3, Duration::from_millis(5));
     metrics.policy_refused();
+    metrics.newest_policy_refused(true);
     metrics.controller_connected(true);
     metrics.repaired(2, 29);
     let text = exchange(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
@@ -67,6 +68,7 @@ async fn a_scrape_tells_the_counters() {
         "ringfence_policy_generation 7",
         "ringfence_policy_apply_seconds_count 1",
         "ringfence_policy_refused_total 1",
+        "ringfence_newest_policy_refused 1",
         "ringfence_workloads 3",
         "ringfence_controller_connected 1",
         "ringfence_hooks_reattached_total 2",

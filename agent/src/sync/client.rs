@@ -36,7 +36,8 @@ const MAX_REFUSALS: u32 = 16;
 
 /// Synchronises until cancelled, over every failure of the controller.
 ///
-/// `held` is what is in force at the start, from [`cache::load`](super::cache::load).
+/// `held` is what is in force at the start, from [`cache::load`](super::cache::load). `adopted` brings what
+/// came into force after it was refused; the controller learns that by a new stream.
 ///
 /// # Errors
 /// The policy task is gone.
@@ -44,12 +45,14 @@ pub async fn run(
     settings: Settings,
     held: Option<Held>,
     updates: mpsc::Sender<Update>,
+    adopted: watch::Receiver<Option<Held>>,
     state: watch::Sender<State>,
     cancel: CancellationToken,
 ) -> Result<(), SyncError> {
     let task = Client {
         held,
         updates,
+        adopted,
         state,
     };
     cancel
@@ -61,6 +64,7 @@ pub async fn run(
 struct Client {
     held: Option<Held>,
     updates: mpsc::Sender<Update>,
+    adopted: watch::Receiver<Option<Held>>,
     state: watch::Sender<State>,
 }
 
@@ -73,10 +77,16 @@ impl Client {
                 state.endpoint = endpoint.to_string();
             });
             let started = Instant::now();
-            let error = match self.attempt(settings, endpoint).await {
-                Err(AttemptError::Sync(error)) => return Err(error),
-                Err(error) => error.to_string(),
-                Ok(never) => match never {},
+            let error = loop {
+                match self.attempt(settings, endpoint).await {
+                    Err(AttemptError::Sync(error)) => return Err(error),
+                    // Each one is newer than the one before, so this ends.
+                    Err(AttemptError::Adopted(generation)) => {
+                        tracing::info!(generation, "accepted after all; telling the controller");
+                    }
+                    Err(error) => break error.to_string(),
+                    Ok(never) => match never {},
+                }
             };
             if started.elapsed() > STABLE {
                 backoff.reset();
@@ -104,10 +114,17 @@ impl Client {
                 seconds: CONNECT_TIMEOUT.as_secs(),
             })??;
         tracing::info!(%endpoint, "controller connected");
-        self.report(|state| state.phase = Phase::Connected);
+        self.report(|state| {
+            state.phase = Phase::Connected;
+            state.last_error = None;
+        });
         let mut refusals = 0;
         loop {
-            let response = stream.message().await.map_err(|status| ended(&status))?;
+            let response = tokio::select! {
+                biased;
+                generation = self.adopt() => return Err(AttemptError::Adopted(generation)),
+                response = stream.message() => response.map_err(|status| ended(&status))?,
+            };
             let response = response.ok_or_else(|| AttemptError::Ended("no reason given".into()))?;
             let (generation, nonce) = (response.generation, response.nonce);
             let request = match self.update(response).await? {
@@ -128,6 +145,22 @@ impl Client {
             send(&requests, request).await?;
             if refusals >= MAX_REFUSALS {
                 return Err(AttemptError::TooManyRefusals(refusals));
+            }
+        }
+    }
+
+    /// Waits for a policy that came into force without being asked for, newer than the one held.
+    async fn adopt(&mut self) -> u64 {
+        loop {
+            let held = self.held.as_ref().map_or(0, |held| held.generation);
+            let newest = self.adopted.borrow_and_update().clone();
+            if let Some(newest) = newest.filter(|newest| newest.generation > held) {
+                let generation = newest.generation;
+                self.held = Some(newest);
+                return generation;
+            }
+            if self.adopted.changed().await.is_err() {
+                return std::future::pending().await;
             }
         }
     }
@@ -159,24 +192,19 @@ impl Client {
         let generation = response.generation;
         let result = match verify(self.held.as_ref(), response) {
             Err(None) => return Err(AttemptError::Empty),
-            Err(Some(refusal)) => Err(refusal.to_string()),
+            Err(Some(refusal)) => {
+                tracing::error!(generation, %refusal, "policy refused");
+                let error = format!("generation {generation} refused: {refusal}");
+                self.report(|state| state.last_error = Some(error));
+                return Ok(Err(refusal.to_string()));
+            }
             Ok(Verified::AlreadyHeld) => Ok(()),
             Ok(Verified::New(policy)) => self.apply(policy).await?,
         };
-        match &result {
-            Ok(()) => {
-                tracing::info!(generation, "policy accepted");
-                let held = self.held.as_ref().map_or(0, |held| held.generation);
-                self.report(|state| {
-                    state.generation = held;
-                    state.last_error = None;
-                });
-            }
-            Err(error) => {
-                tracing::error!(generation, error, "policy refused");
-                let error = format!("generation {generation} refused: {error}");
-                self.report(|state| state.last_error = Some(error));
-            }
+        // What the policy task refuses, it shows itself.
+        self.report(|state| state.last_error = None);
+        if result.is_ok() {
+            tracing::info!(generation, "policy accepted");
         }
         Ok(result)
     }

@@ -30,6 +30,9 @@ pub(super) enum AttemptError {
     Empty,
     #[error("{0} updates in a row were refused")]
     TooManyRefusals(u32),
+    /// Not a failure: the policy refused before is in force, and the next stream says so.
+    #[error("generation {0} came into force after it was refused")]
+    Adopted(u64),
     #[error(transparent)]
     Sync(#[from] SyncError),
 }

@@ -49,7 +49,7 @@ pub struct State {
     pub endpoint: String,
     /// Generation held, 0 = none.
     pub generation: u64,
-    /// Last failure or refusal; `None` after an update was accepted.
+    /// Why there is no stream, or what the controller sent that is no policy; `None` when all is well.
     pub last_error: Option<String>,
 }
 

@@ -6,20 +6,18 @@ use std::{
 };
 
 use anyhow::Result;
+use ringfence_documents::Naming;
 use ringfence_policy::parse::{lint, parse};
 
-use crate::{
-    config::Config,
-    listen,
-    store::{self, StoreError},
-};
+use crate::{config::Config, listen, store::StoreError};
 
 pub(super) fn run(path: &Path) -> Result<()> {
     let config = Config::load(path)?;
     if let Some(tls) = &config.tls {
         drop(listen::tls(tls)?);
     }
-    let documents = store::read(&config.policy_dir)?;
+    let documents = ringfence_documents::read(&config.policy_dir, Naming::File)
+        .map_err(StoreError::Documents)?;
     let set = parse(&documents).map_err(StoreError::Invalid)?;
     let mut out = io::stdout().lock();
     for warning in lint(&set) {

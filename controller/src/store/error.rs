@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use ringfence_documents::ReadError;
 use ringfence_policy::parse::Diagnostic;
 use ringfence_proto::limits;
 use thiserror::Error;
@@ -9,28 +10,9 @@ use thiserror::Error;
 /// Why a policy is not served, or why the store cannot work at all.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// Directory or document cannot be read.
-    #[error("cannot read {file}: {error}; check [store] policy-dir, its mount and its permissions", file = .path.display())]
-    Read {
-        /// Directory or file.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// There is no document.
-    #[error(
-        "{dir} holds no .toml file; is it mounted? To serve an empty policy on purpose, put an empty .toml file there",
-        dir = .0.display()
-    )]
-    Empty(PathBuf),
-    /// A document cannot be named or read as text.
-    #[error("{file}: {reason}; rename or remove it", file = .path.display())]
-    Document {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: &'static str,
-    },
+    /// The directory cannot be read as a whole.
+    #[error("{0}; see [store] policy-dir")]
+    Documents(#[from] ReadError),
     /// It is more than an agent takes.
     #[error(
         "the policy has {documents} documents and {bytes} bytes on the wire; agents take {max_documents} and {max_bytes}: \

@@ -3,41 +3,32 @@
 //! One task owns it ([`Store::run`]); streams see it through a watch channel. What is invalid is never
 //! published: the last valid policy stays. Generations rise and identities stay, over restarts too.
 
-mod directory;
 mod error;
 mod state;
 #[cfg(test)]
 mod tests;
 mod version;
-mod watch;
 
-pub use directory::read;
 pub use error::StoreError;
 pub use version::Version;
 
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
+use ringfence_documents::{Naming, Watch};
 use ringfence_policy::{
     model::Document,
     parse::{lint, parse},
 };
 use tokio::{
     sync::{Notify, watch::Receiver, watch::Sender},
-    task, time,
+    task,
 };
 use tokio_util::sync::CancellationToken;
 
 use state::State;
-use watch::Watch;
-
-/// Catches what inotify cannot see: files behind symbolic links, network file systems.
-const POLL: Duration = Duration::from_secs(30);
-/// While there is no directory to watch.
-const POLL_UNWATCHED: Duration = Duration::from_secs(1);
 
 /// What the streams see.
 #[derive(Clone, Debug, Default)]
@@ -84,10 +75,8 @@ impl Store {
         reload: Arc<Notify>,
         cancel: CancellationToken,
     ) -> Result<(), StoreError> {
-        let mut watch = Watch::new(&self.directory)?;
+        let mut watch = Watch::new(&self.directory).map_err(StoreError::Inotify)?;
         loop {
-            // First the watch, then the files: nothing is missed between the two.
-            let poll = if watch.arm() { POLL } else { POLL_UNWATCHED };
             self = task::spawn_blocking(move || {
                 self.reload();
                 self
@@ -98,7 +87,6 @@ impl Store {
                 () = cancel.cancelled() => return Ok(()),
                 () = watch.changed() => {}
                 () = reload.notified() => tracing::info!("reload requested"),
-                () = time::sleep(poll) => {}
             }
         }
     }
@@ -139,7 +127,7 @@ impl Store {
 
     /// The version that the directory stands for; `None` if it is the current one.
     fn next(&mut self, current: Option<&Arc<Version>>) -> Result<Option<Version>, StoreError> {
-        let documents = directory::read(&self.directory)?;
+        let documents = ringfence_documents::read(&self.directory, Naming::File)?;
         if current.is_some_and(|current| current.documents() == documents) {
             return Ok(None);
         }

@@ -126,7 +126,7 @@ fn nothing_is_left_out_silently() -> Result<()> {
     )?;
     ensure!(error()?.contains("printable"));
     fs::remove_dir_all(dirs.path("policy"))?;
-    ensure!(error()?.contains("cannot read"));
+    ensure!(error()?.contains("does not exist"));
     Ok(())
 }
 

@@ -68,3 +68,70 @@ fn an_agent_refuses_what_it_can_not_apply_and_says_so() {
         assert_eq!(agent.status().workloads, 4);
     });
 }
+
+#[test]
+fn a_refused_generation_comes_into_force_when_the_local_document_that_was_in_its_way_goes() {
+    scene("retry", |sandbox| {
+        let web = sandbox.actor("web");
+        let mut controller = Controller::start(sandbox, &three_tiers());
+        let own = "[[workload]]\nname = \"extra\"\nmatch = { cgroup = \"/extra\" }\n";
+        let agent = Agent::start_with(sandbox, &controller.options(), own);
+        until("both policies are in force", || {
+            agent.status().workloads == 4
+        });
+        let _ = assert_refused(&web, "127.0.0.1:81", &[]);
+        let open = three_tiers().replace(
+            "to = [{ workload = \"api\" }]\nports = [\"8080/tcp\"]",
+            "ports = [\"81/tcp\"]",
+        );
+        controller.set_policy(&(open + own));
+        until("the refusal is shown", || {
+            let error = agent.status().policy_error;
+            error.contains("generation 2 refused: ") && error.contains("extra")
+        });
+        let _ = assert_refused(&web, "127.0.0.1:81", &[]);
+
+        agent.write_policy("# The controller knows it now.\n");
+        until("the generation is in force", || {
+            let status = agent.status();
+            status.controller_generation == 2 && status.policy_error.is_empty()
+        });
+        let _ = assert_allowed(&web, "127.0.0.1:81", &[]);
+        assert_eq!(agent.status().workloads, 4);
+        until("the controller knows it", || {
+            let state = controller.agent();
+            state.get("applied") == Some(&2.into())
+                && state.get("error").and_then(|error| error.as_str()) == Some("")
+        });
+
+        let endpoint = agent.status().controller_endpoint;
+        assert!(endpoint.starts_with("http://127.0.0.1:"), "{endpoint}");
+        assert!(controller.stop(), "{}", controller.daemon().log());
+        until("the status says why the controller is away", || {
+            let status = agent.status();
+            status.controller_state == "connecting" && !status.controller_error.is_empty()
+        });
+        controller.restart();
+        until("the reason is gone with its cause", || {
+            let status = agent.status();
+            status.controller_state == "connected" && status.controller_error.is_empty()
+        });
+    });
+}
+
+#[test]
+fn a_first_start_without_a_directory_waits_for_the_controller() {
+    scene("no-directory", |sandbox| {
+        let web = sandbox.actor("web");
+        let controller = Controller::start(sandbox, &three_tiers());
+        let mut options = controller.options();
+        options.agent = "policy-dir = \"none.d\"\n".to_owned();
+        let agent = Agent::start_with(sandbox, &options, "");
+        until("the controller's policy is in force", || {
+            agent.status().controller_generation == 1
+        });
+        let _ = assert_refused(&web, "127.0.0.1:81", &[]);
+        let status = agent.status();
+        assert!(status.policy_error.is_empty(), "{status:?}");
+    });
+}

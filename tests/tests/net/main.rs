@@ -19,6 +19,7 @@ mod icmp;
 mod impostor;
 mod listen;
 mod newborn;
+mod policy_dir;
 mod restart;
 mod revoke;
 mod rules;

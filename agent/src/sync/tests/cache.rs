@@ -6,7 +6,8 @@ use anyhow::Result;
 use proptest::prelude::*;
 use ringfence_policy::model::{Document, Identities};
 
-use super::{CacheError, FILE, Held, TEMPORARY, VERSION, hex, load, save};
+use super::{Body, CacheError, Held, SEAL, judge, load, save};
+use crate::sealed::{SealError, hex};
 
 fn policy() -> Held {
     Held {
@@ -26,10 +27,15 @@ fn what_is_saved_is_loaded() -> Result<()> {
     save(dir.path(), &policy())?;
     let mut newer = policy();
     newer.generation = 8;
-    fs::write(dir.path().join(TEMPORARY), "left behind by a crash")?;
+    fs::write(
+        dir.path().join(".policy.cache.new"),
+        "left behind by a crash",
+    )?;
     save(dir.path(), &newer)?;
     assert_eq!(load(dir.path())?, Some(newer));
-    let mode = fs::metadata(dir.path().join(FILE))?.permissions().mode();
+    let mode = fs::metadata(dir.path().join(SEAL.file))?
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(fs::read_dir(dir.path())?.count(), 1);
     Ok(())
@@ -39,14 +45,14 @@ fn what_is_saved_is_loaded() -> Result<()> {
 fn a_cut_or_changed_file_is_named_and_ignored() -> Result<()> {
     let dir = tempfile::tempdir()?;
     save(dir.path(), &policy())?;
-    let path = dir.path().join(FILE);
+    let path = dir.path().join(SEAL.file);
     let whole = fs::read(&path)?;
     for length in 0..whole.len() {
         fs::write(&path, whole.get(..length).unwrap_or_default())?;
-        let Err(error @ CacheError::Damaged { .. }) = load(dir.path()) else {
+        let Err(error @ CacheError::Ignored(SealError::Damaged { .. })) = load(dir.path()) else {
             panic!("{length} bytes are not a policy");
         };
-        assert!(error.to_string().contains(FILE));
+        assert!(error.to_string().contains(SEAL.file));
         assert!(error.to_string().contains("ignored"));
     }
     for index in 0..whole.len() {
@@ -66,7 +72,7 @@ fn a_directory_that_is_not_there_is_an_error_of_save() -> Result<()> {
     let missing = dir.path().join("missing");
     assert!(matches!(
         save(&missing, &policy()),
-        Err(CacheError::Write { .. })
+        Err(CacheError::NotKept(SealError::Write { .. }))
     ));
     assert!(load(&missing)?.is_none());
     Ok(())
@@ -75,7 +81,7 @@ fn a_directory_that_is_not_there_is_an_error_of_save() -> Result<()> {
 proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
-        prop_assert!(super::decode(&bytes).is_err());
+        prop_assert!(SEAL.open::<Body>(&bytes).is_err());
     }
 
     /// Past the checksum, the contents are judged like those of the controller.
@@ -85,7 +91,8 @@ proptest! {
         let named = format!(r#"{{"generation":{generation},"documents":{{{quoted}:""}},"identities":{{{quoted}:{identity}}}}}"#);
         for body in [body, named] {
             let sum = hex(body.as_bytes());
-            let _ = super::decode(format!("{VERSION}\n{sum}\n{body}").as_bytes());
+            let bytes = format!("{}\n{sum}\n{body}", SEAL.header);
+            let _ = SEAL.open(bytes.as_bytes()).and_then(judge);
         }
     }
 }

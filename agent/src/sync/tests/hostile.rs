@@ -38,7 +38,10 @@ async fn lies_are_refused_and_the_truth_is_taken_afterwards() -> Result<()> {
         let refusal = stream.ask(lie).await?.context("a refusal")?;
         assert!(refusal.contains(reason), "{refusal}");
         assert!(refusal.len() <= 4096);
-        assert_eq!(agent.state.borrow().generation, 7);
+        let state = agent.state.borrow().clone();
+        assert_eq!(state.generation, 7);
+        let shown = state.last_error.unwrap_or_default();
+        assert!(shown.contains(reason), "{shown}");
     }
     assert!(agent.applied.try_recv().is_err());
 
@@ -65,9 +68,12 @@ async fn a_refusal_of_the_policy_task_is_a_nack_and_nothing_advances() -> Result
         stream.ask(snapshot(&web(2))).await?.as_deref(),
         Some("web.toml:1: refused")
     );
-    let state = agent.state(|state| state.last_error.is_some()).await?;
-    assert_eq!(state.generation, 1);
+    // The policy task shows its own refusals.
+    let state = agent.state(|state| state.generation == 1).await?;
+    assert_eq!(state.last_error, None);
     assert_eq!(stream.ask(snapshot(&web(3))).await?, None);
+    let state = agent.state(|state| state.generation == 3).await?;
+    assert_eq!(state.last_error, None);
     agent.stop().await?;
     controller.stop().await;
     Ok(())

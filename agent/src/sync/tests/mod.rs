@@ -135,6 +135,7 @@ impl Controller {
 struct Agent {
     state: watch::Receiver<State>,
     applied: mpsc::Receiver<Held>,
+    adopted: watch::Sender<Option<Held>>,
     cancel: CancellationToken,
     task: JoinHandle<Result<(), SyncError>>,
 }
@@ -145,7 +146,9 @@ impl Agent {
         let (report, applied) = mpsc::channel(64);
         let (sender, state) = watch::channel(State::default());
         let cancel = CancellationToken::new();
-        let task = tokio::spawn(run(settings, held, updates, sender, cancel.clone()));
+        let (adopted, adoptions) = watch::channel(None);
+        let cancelled = cancel.clone();
+        let task = tokio::spawn(run(settings, held, updates, adoptions, sender, cancelled));
         drop(tokio::spawn(async move {
             while let Some(update) = received.recv().await {
                 if update.generation == refuse {
@@ -164,6 +167,7 @@ impl Agent {
         Self {
             state,
             applied,
+            adopted,
             cancel,
             task,
         }

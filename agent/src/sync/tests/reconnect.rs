@@ -59,6 +59,30 @@ async fn endpoints_are_tried_in_turn() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_policy_that_is_accepted_after_its_refusal_is_acknowledged_on_a_new_stream() -> Result<()>
+{
+    let dir = tempfile::tempdir()?;
+    let socket = dir.path().join("sock");
+    let mut controller = Controller::listen(&socket)?;
+    let agent = Agent::start(settings(vec![Endpoint::Unix(socket)])?, Some(web(1)), 2);
+    let mut stream = controller.accept().await?;
+    assert_eq!(stream.hello().await?.generation, 1);
+    assert!(stream.ask(snapshot(&web(2))).await?.is_some());
+
+    drop(agent.adopted.send_replace(Some(web(2))));
+    let mut stream = controller.accept().await?;
+    assert_eq!(stream.hello().await?.generation, 2);
+    assert_eq!(stream.ask(snapshot(&web(2))).await?, None);
+    // What is older than the policy held changes nothing.
+    drop(agent.adopted.send_replace(Some(web(1))));
+    assert_eq!(stream.ask(snapshot(&web(3))).await?, None);
+    assert_eq!(stream.ask(snapshot(&web(4))).await?, None);
+    agent.stop().await?;
+    controller.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_lost_policy_task_ends_it_with_an_error() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let socket = dir.path().join("sock");
@@ -71,6 +95,7 @@ async fn a_lost_policy_task_ends_it_with_an_error() -> Result<()> {
         settings,
         None,
         updates,
+        watch::channel(None).1,
         sender,
         CancellationToken::new(),
     ));

@@ -1,0 +1,74 @@
+//! The first policy of a start: what the policy directory and the disk hold, else what was good last.
+
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow};
+use ringfence_policy::model::Document;
+
+use super::{documents, engine::Engine, last_good, refusals::Refusals};
+use crate::{
+    api::PolicySource,
+    config::Config,
+    sync::{Held, cache},
+};
+
+/// What is in force after [`first_policy`], seen from the policy directory.
+#[derive(Debug)]
+pub struct First {
+    /// The documents of the directory, or why it is refused.
+    pub found: Result<Vec<Document>, String>,
+    /// Why the last good documents are in force instead.
+    pub refusals: Refusals,
+}
+
+/// Puts the first policy into force.
+///
+/// # Errors
+/// The newest policy is refused and there is no earlier one that could stand in.
+pub fn first_policy(engine: &mut Engine, config: &Config) -> anyhow::Result<First> {
+    let state = &config.agent.state_dir;
+    let held = config.controller.as_ref().and_then(|_| cached(state));
+    let source = if held.is_some() {
+        PolicySource::Cache
+    } else {
+        PolicySource::Files
+    };
+    let last = last_good::load(state);
+    // What can't be read was a policy: nothing is opened by mistake.
+    let guarded = last.as_ref().map_or(true, |last| {
+        last.as_ref().is_some_and(|documents| !documents.is_empty())
+    });
+    let found = documents::read(&config.agent.policy_dir, guarded);
+    let newest = found
+        .clone()
+        .and_then(|local| engine.apply(held.clone(), local, source));
+    let Err(error) = newest else {
+        return Ok(First {
+            found,
+            refusals: Refusals::default(),
+        });
+    };
+    let last = match last {
+        Ok(Some(last)) => last,
+        Ok(None) => {
+            return Err(anyhow!(error)).context("policy refused, and there is no earlier one");
+        }
+        Err(last) => return Err(anyhow!("{error}\n{last}")).context("policy refused"),
+    };
+    engine
+        .apply(held, last, source)
+        .map_err(|last| anyhow!("{error}\nand the last good policy is refused too: {last}"))
+        .context("policy refused")?;
+    let refusals = Refusals {
+        files: Some(error),
+        ..Refusals::default()
+    };
+    Ok(First { found, refusals })
+}
+
+fn cached(state_dir: &Path) -> Option<Held> {
+    cache::load(state_dir).unwrap_or_else(|error| {
+        tracing::error!(%error, "the controller's policy kept on disk is ignored");
+        None
+    })
+}

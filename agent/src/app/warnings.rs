@@ -1,0 +1,203 @@
+//! What deserves a second look in the policy in force, as this host stands.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
+
+use ringfence_common::abi::rule::SELECTED;
+use ringfence_policy::{
+    compile::Compiled,
+    model::{Document, Identities, PolicySet, Workload},
+};
+
+/// Names that a line lists at most.
+const NAMES: usize = 8;
+/// Workloads that get a line of their own at most.
+const LINES: usize = 32;
+
+/// The policy in force, and where it takes hold.
+pub struct InForce<'a> {
+    /// The policy.
+    pub set: &'a PolicySet,
+    /// Identity of each workload.
+    pub identities: &'a Identities,
+    /// Tables.
+    pub compiled: &'a Compiled,
+    /// Documents of the policy directory.
+    pub local: &'a [Document],
+    /// Cgroups of each workload.
+    pub cgroups: &'a BTreeMap<String, Vec<String>>,
+}
+
+/// Workloads that a policy selects and that match no cgroup at present. Those of the policy directory,
+/// which was written for this host, get a line each; the controller sends every host those of all hosts.
+#[must_use]
+pub fn unmatched(policy: &InForce<'_>) -> Vec<String> {
+    let files: HashSet<&str> = policy.local.iter().map(|it| it.name.as_str()).collect();
+    let absent = policy
+        .set
+        .workloads
+        .iter()
+        .filter(|workload| is_selected(policy, workload) && !has_cgroup(policy, workload));
+    let (here, elsewhere): (Vec<_>, Vec<_>) =
+        absent.partition(|workload| files.contains(workload.file.as_str()));
+    let mut warnings: Vec<String> = here
+        .iter()
+        .take(LINES)
+        .map(|workload| {
+            format!(
+                "{}:{}: workload {:?} matches no cgroup at present, so its policies guard nothing; if it should be \
+                 running, correct `match`",
+                workload.file, workload.line, workload.name
+            )
+        })
+        .collect();
+    let rest = here.get(LINES..).unwrap_or_default();
+    warnings.extend(summary(rest, "more workloads match no cgroup at present"));
+    let controllers =
+        "workloads of the controller's policy match no cgroup of this host at present";
+    warnings.extend(summary(&elsewhere, controllers));
+    warnings
+}
+
+/// That there is no policy, if so.
+#[must_use]
+pub fn no_policy(local: &[Document], directory: &Path, controller: Option<bool>) -> Option<String> {
+    let directory = directory.display();
+    match controller {
+        None if local.is_empty() => Some(format!(
+            "there is no policy: {directory} does not exist or holds no .toml file, and no controller is configured"
+        )),
+        Some(false) if local.is_empty() => Some(format!(
+            "there is no policy yet: the controller has sent none, and {directory} does not exist or holds no .toml file"
+        )),
+        None | Some(_) => None,
+    }
+}
+
+fn is_selected(policy: &InForce<'_>, workload: &Workload) -> bool {
+    let identity = policy.identities.get(&workload.name);
+    let table = identity.and_then(|identity| policy.compiled.tables.get(identity));
+    // Drafts and enforced policies.
+    table.is_some_and(|table| table.header.draft & SELECTED != 0)
+}
+
+fn has_cgroup(policy: &InForce<'_>, workload: &Workload) -> bool {
+    let cgroups = policy.cgroups.get(&workload.name);
+    cgroups.is_some_and(|cgroups| !cgroups.is_empty())
+}
+
+fn summary(workloads: &[&Workload], what: &str) -> Option<String> {
+    if workloads.is_empty() {
+        return None;
+    }
+    let names: Vec<&str> = workloads
+        .iter()
+        .take(NAMES)
+        .map(|it| it.name.as_str())
+        .collect();
+    let more = if workloads.len() > NAMES { ", …" } else { "" };
+    Some(format!(
+        "{} {what}: {}{more}",
+        workloads.len(),
+        names.join(", ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use ringfence_policy::{
+        compile::{Context, compile, derive_identities},
+        parse::parse,
+    };
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    fn document(name: &str, workloads: std::ops::Range<usize>, policy: &str) -> Document {
+        let workload = |n: usize| {
+            format!(
+                "[[workload]]\nname = \"w{n}\"\nlabels = {{ app = \"w\" }}\nmatch = {{ cgroup = \"/w{n}/**\" }}\n"
+            )
+        };
+        Document {
+            name: name.to_owned(),
+            text: workloads.map(workload).collect::<String>() + policy,
+        }
+    }
+
+    fn warnings(documents: &[Document], local: &[Document], matching: &[&str]) -> Vec<String> {
+        let set = parse(documents).unwrap();
+        let identities = derive_identities(&set).unwrap();
+        let context = Context {
+            now: OffsetDateTime::UNIX_EPOCH,
+            boot_now_ns: 1,
+            deny_unselected: false,
+        };
+        let cgroups = set.workloads.iter().map(|workload| {
+            let found = matching.contains(&workload.name.as_str());
+            let cgroups = found.then(|| "/somewhere".to_owned());
+            (workload.name.clone(), cgroups.into_iter().collect())
+        });
+        unmatched(&InForce {
+            set: &set,
+            identities: &identities,
+            compiled: &compile(&set, &identities, &context).unwrap(),
+            local,
+            cgroups: &cgroups.collect(),
+        })
+    }
+
+    const POLICY: &str = "[[policy]]\nname = \"w\"\napplies-to = { app = \"w\" }\n[[policy.egress]]\nports = [\"1/tcp\"]\n";
+
+    #[test]
+    fn a_selected_workload_without_a_cgroup_is_told_where_it_was_written() {
+        let documents = [document("/etc/p.toml", 0..2, POLICY)];
+        let found = warnings(&documents, &documents, &["w0"]);
+        let [line] = found.as_slice() else {
+            panic!("{found:?}");
+        };
+        assert!(line.starts_with("/etc/p.toml:5: workload \"w1\""), "{line}");
+        assert!(warnings(&documents, &documents, &["w0", "w1"]).is_empty());
+        let unselected = [document("/etc/p.toml", 0..2, "")];
+        assert!(warnings(&unselected, &unselected, &[]).is_empty());
+    }
+
+    #[test]
+    fn workloads_of_other_hosts_are_one_line() {
+        let local = [document("/etc/p.toml", 0..40, POLICY)];
+        let documents = [local.to_vec(), vec![document("c.toml", 100..200, "")]].concat();
+        let found = warnings(&documents, &local, &[]);
+        assert_eq!(found.len(), LINES + 2, "{found:#?}");
+        let [.., more, controllers] = found.as_slice() else {
+            panic!("{found:?}");
+        };
+        assert!(more.starts_with("8 more workloads"), "{more}");
+        assert!(
+            controllers.starts_with("100 workloads of the controller"),
+            "{controllers}"
+        );
+        assert!(controllers.ends_with("w107, …"), "{controllers}");
+    }
+
+    #[test]
+    fn a_host_without_a_policy_is_told_why() {
+        let directory = Path::new("/etc/ringfence/policy.d");
+        let alone = no_policy(&[], directory, None).unwrap();
+        assert!(
+            alone.contains("/etc/ringfence/policy.d") && alone.contains("no controller"),
+            "{alone}"
+        );
+        assert!(
+            no_policy(&[], directory, Some(false))
+                .unwrap()
+                .contains("has sent none")
+        );
+        assert_eq!(no_policy(&[], directory, Some(true)), None);
+        let local = [document("/etc/p.toml", 0..1, "")];
+        assert_eq!(no_policy(&local, directory, None), None);
+    }
+}
