@@ -35,7 +35,8 @@ pub(super) enum Command {
         /// Configuration file
         #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
         config: PathBuf,
-        /// Only check the configuration file
+        /// Only check the configuration file and what it names on this host: cgroup-root, pin-dir, the
+        /// directories, and the controller's certificates
         #[arg(long)]
         check: bool,
     },

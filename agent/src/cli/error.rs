@@ -1,6 +1,9 @@
 //! What can go wrong with a command, what the user must do, and the exit code.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use thiserror::Error;
 
@@ -40,6 +43,20 @@ pub enum CliError {
     /// The configuration is not valid.
     #[error(transparent)]
     Config(ConfigError),
+    /// The configuration names what this host does not have.
+    #[error("{}", lines(path, problems))]
+    Unusable {
+        /// The configuration.
+        path: PathBuf,
+        /// All of its problems, never empty.
+        problems: Vec<String>,
+    },
+}
+
+fn lines(path: &Path, problems: &[String]) -> String {
+    let line = |problem: &String| format!("{}: {problem}", path.display());
+    let lines: Vec<String> = problems.iter().map(line).collect();
+    lines.join("\n")
 }
 
 impl CliError {
@@ -49,7 +66,11 @@ impl CliError {
         match self {
             Self::Unreachable { .. } | Self::Broken(_) => 3,
             Self::Read { .. } => 2,
-            Self::Refused(_) | Self::Output(_) | Self::PolicyInvalid | Self::Config(_) => 1,
+            Self::Refused(_)
+            | Self::Output(_)
+            | Self::PolicyInvalid
+            | Self::Config(_)
+            | Self::Unusable { .. } => 1,
         }
     }
 
@@ -63,7 +84,8 @@ impl CliError {
             | Self::Refused(_)
             | Self::Output(_)
             | Self::Read { .. }
-            | Self::Config(_) => Some(self.to_string()),
+            | Self::Config(_)
+            | Self::Unusable { .. } => Some(self.to_string()),
         }
     }
 

@@ -5,6 +5,7 @@
 //! control characters before it reaches a terminal.
 
 mod args;
+mod check;
 mod client;
 mod error;
 mod explain;
@@ -52,12 +53,7 @@ pub fn main(run_agent: impl FnOnce(&Path) -> ExitCode) -> ExitCode {
 fn run(cli: &Cli) -> Result<(), CliError> {
     let mut output = Output::stdout(cli.output);
     match &cli.command {
-        Command::Agent { config, .. } => {
-            let config = crate::config::load(config).map_err(CliError::Config)?;
-            for warning in &config.warnings {
-                note(&format!("warning: {warning}"));
-            }
-        }
+        Command::Agent { config, .. } => check::run(config)?,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "ringfence", &mut script);

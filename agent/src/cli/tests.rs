@@ -297,3 +297,44 @@ fn numbers_and_text_are_made_readable() {
     assert_eq!(words::clean("a\u{1b}[31mb\n"), "a\u{fffd}[31mb\u{fffd}");
     assert_eq!(words::time(None), "");
 }
+
+#[test]
+fn a_check_names_everything_that_the_start_would_refuse_and_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("agent.toml");
+    let text = "[agent]\ncgroup-root = \"nowhere\"\npin-dir = \"pins\"\nstate-dir = \"/dev/null/state\"\n\
+        policy-dir = \"agent.toml\"\n[controller]\nendpoints = [\"https://c:1\"]\nca = \"ca\"\ncert = \"c\"\nkey = \"k\"\n";
+    fs::write(&path, text).unwrap();
+    let error = check::run(&path).unwrap_err();
+    assert_eq!(error.exit_code(), 1);
+    let text = error.text().unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let told = [
+        ["[agent] cgroup-root:", "nowhere does not exist"],
+        ["[agent] pin-dir:", "not on a bpffs"],
+        ["[agent] state-dir:", "/dev/null is not a directory"],
+        ["[agent] policy-dir:", "agent.toml"],
+        ["[controller] cannot read", "/ca"],
+    ];
+    assert_eq!(lines.len(), told.len(), "{text}");
+    for (line, told) in lines.iter().zip(told) {
+        assert!(line.starts_with(&path.display().to_string()), "{line}");
+        assert!(
+            told.iter().all(|part| line.contains(part)),
+            "{told:?}: {line}"
+        );
+    }
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_check_passes_what_the_start_would_make() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("agent.toml");
+    let text = "[agent]\npin-dir = \"/sys/fs/bpf/ringfence-check\"\nstate-dir = \"a/state\"\n\
+        policy-dir = \"policy.d\"\n[api]\nunix = \"run/agent.sock\"\n";
+    fs::write(&path, text).unwrap();
+    check::run(&path).unwrap();
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    assert!(!PathBuf::from("/sys/fs/bpf/ringfence-check").exists());
+}
