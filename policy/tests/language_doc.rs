@@ -42,7 +42,7 @@ fn examples_are_valid_together_and_without_warnings() {
     };
     let documents: Vec<Document> = examples.into_iter().enumerate().map(document).collect();
     let set = parse(&documents).unwrap();
-    assert_eq!(lint(&set), []);
+    assert_eq!(lint(&set, OffsetDateTime::UNIX_EPOCH), []);
     let context = Context {
         now: OffsetDateTime::UNIX_EPOCH,
         boot_now_ns: 0,

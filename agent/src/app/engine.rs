@@ -122,7 +122,7 @@ impl Engine {
                 .collect::<Vec<_>>()
                 .join("\n")
         })?;
-        for warning in lint(&set) {
+        for warning in lint(&set, time::OffsetDateTime::now_utc()) {
             tracing::warn!(%warning, "policy");
         }
         let identities = number(&set, controller)?;

@@ -67,7 +67,10 @@ fn find(documents: &[Document]) -> Findings {
         }
     };
     let rules: usize = set.policies.iter().map(|policy| policy.rules.len()).sum();
-    let mut warnings: Vec<String> = lint(&set).iter().map(Diagnostic::to_string).collect();
+    let mut warnings: Vec<String> = lint(&set, OffsetDateTime::now_utc())
+        .iter()
+        .map(Diagnostic::to_string)
+        .collect();
     if documents.is_empty() {
         warnings.push("no document was found; name files or directories of *.toml".to_owned());
     }

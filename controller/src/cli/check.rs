@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::Result;
 use ringfence_policy::parse::{lint, parse};
+use time::OffsetDateTime;
 
 use crate::{
     config::Config,
@@ -22,7 +23,7 @@ pub(super) fn run(path: &Path) -> Result<()> {
     let documents = store::read(&config.policy_dir)?;
     let set = parse(&documents).map_err(StoreError::Invalid)?;
     let mut out = io::stdout().lock();
-    for warning in lint(&set) {
+    for warning in lint(&set, OffsetDateTime::now_utc()) {
         writeln!(out, "warning: {warning}")?;
     }
     writeln!(
