@@ -43,15 +43,6 @@ pub enum Selector {
 }
 
 impl Selector {
-    /// Whether it looks at the process itself, not only at its cgroup.
-    #[must_use]
-    pub const fn is_process(&self) -> bool {
-        matches!(
-            self,
-            Self::Exe(_) | Self::Sha256(_) | Self::Uid(_) | Self::User(_)
-        )
-    }
-
     /// The key it has in a policy document.
     #[must_use]
     pub const fn key(&self) -> &'static str {
