@@ -102,7 +102,8 @@ pub(crate) fn view() -> PolicyView {
     }
 }
 
-fn status() -> Status {
+/// A host that is guarded.
+pub(crate) fn status() -> Status {
     Status {
         started: UNIX_EPOCH + Duration::from_secs(1_000_000_000),
         cgroup_root: "/sys/fs/cgroup".into(),
@@ -113,18 +114,22 @@ fn status() -> Status {
         controller_generation: 0,
         controller_state: None,
         policy_error: Some("web.toml:3: wrong".to_owned()),
-        features: vec![Feature {
-            name: "bpf-lsm".to_owned(),
-            present: false,
-            required: false,
-            note: "sniffing is not prevented".to_owned(),
-        }],
-        hooks: vec![Hook {
-            name: "connect4".to_owned(),
-            attached: true,
-            program_id: 11,
-            link_id: 12,
-        }],
+        features: [("bpf-lsm", false), ("btf", true)]
+            .map(|(name, present)| Feature {
+                name: name.to_owned(),
+                present,
+                required: false,
+                note: format!("{name} is not there"),
+            })
+            .into(),
+        hooks: ["connect4", "bind4"]
+            .map(|name| Hook {
+                name: name.to_owned(),
+                attached: true,
+                program_id: 11,
+                link_id: 12,
+            })
+            .into(),
         counts: BTreeMap::from([("event-lost".to_owned(), 5), ("event-sent".to_owned(), 0)]),
         warnings: vec!["the failsafe list is empty".to_owned()],
     }

@@ -135,8 +135,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
             reasons: counts.reasons(),
         };
         let (metrics, cancel) = (started.metrics.clone(), cancel.clone());
+        let status = started.published.status();
         let _ = tasks.spawn(async move {
-            metrics::serve(listener, metrics, source, cancel).await;
+            metrics::serve(listener, metrics, source, status, cancel).await;
             Ok(())
         });
     }
