@@ -64,6 +64,12 @@ async fn status_tells_what_the_tasks_publish() {
     assert_eq!(status.counts.get("flow-queue-full"), Some(&0));
     assert_eq!(status.started.unwrap().seconds, 1_000_000_000);
     assert_eq!(status.policy_error, "web.toml:3: wrong");
+    let notes: Vec<&str> = status
+        .features
+        .iter()
+        .map(|feature| feature.note.as_str())
+        .collect();
+    assert_eq!(notes, ["bpf-lsm is not there", ""]);
 }
 
 #[tokio::test]
@@ -420,7 +426,16 @@ async fn a_stale_socket_is_replaced_and_a_file_is_not() {
     ));
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     let long = directory.path().join("x".repeat(120));
-    assert!(matches!(bind(&long).await, Err(ApiError::Bind { .. })));
+    let error = bind(&long).await.unwrap_err().to_string();
+    assert!(error.contains("shorter path"), "{error}");
+    let error = bind(Path::new("/proc/nowhere/agent.sock"))
+        .await
+        .unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("may write to") && !error.contains("shorter"),
+        "{error}"
+    );
 }
 
 #[test]

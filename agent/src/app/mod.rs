@@ -69,8 +69,22 @@ pub fn run_agent(path: &Path) -> ExitCode {
     reason = "the last word of a daemon that could not start"
 )]
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("ringfence: {error:#}");
+    eprintln!("ringfence: {}", causes(error));
     ExitCode::FAILURE
+}
+
+/// The error and its causes in one text. A cause that the text before it tells already is left out: many
+/// messages hold theirs, in front of the remedy.
+fn causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn start_log(config: &Config) {
@@ -227,5 +241,27 @@ async fn wait(
 fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "systemd can't be notified");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use anyhow::anyhow;
+
+    use super::causes;
+    use crate::datapath::lock::LockError;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let lock = LockError::Io {
+            path: PathBuf::from("/a/agent.lock"),
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        let told = causes(&anyhow!(lock).context("start"));
+        let expected = "start: cannot lock /a/agent.lock: entity not found; it must exist and be writable for the agent";
+        assert_eq!(told, expected);
+        assert_eq!(causes(&anyhow!("b").context("a")), "a: b");
     }
 }
