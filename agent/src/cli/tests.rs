@@ -199,7 +199,7 @@ async fn lists_look_like_columns_or_json() {
 }
 
 #[tokio::test]
-async fn explain_shows_both_sides() {
+async fn following_in_columns_writes_row_by_row() {
     let fixture = Fixture::start().await;
     let written = Written::default();
     let cli = Cli::try_parse_from([
