@@ -78,12 +78,17 @@ fn find(documents: &[Document]) -> Findings {
         errors: trial(&set).err().iter().map(ToString::to_string).collect(),
         warnings,
         summary: format!(
-            "valid: {} workloads, {} policies, {rules} rules in {} documents",
-            set.workloads.len(),
-            set.policies.len(),
-            documents.len()
+            "valid: {}, {}, {} in {}",
+            counted(set.workloads.len(), "workload", "workloads"),
+            counted(set.policies.len(), "policy", "policies"),
+            counted(rules, "rule", "rules"),
+            counted(documents.len(), "document", "documents")
         ),
     }
+}
+
+fn counted(number: usize, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
 }
 
 /// Compiles as an agent would; identities of a deployment with a controller may be others.

@@ -273,6 +273,16 @@ fn a_valid_policy_passes() {
 }
 
 #[test]
+fn what_was_checked_is_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("a.toml"), GOOD).unwrap();
+    let written = Written::default();
+    policy::check(&[directory.path().to_owned()], &mut written.output(None)).unwrap();
+    let expected = "valid: 1 workload, 0 policies, 0 rules in 1 document\n";
+    assert_eq!(written.text(), expected);
+}
+
+#[test]
 fn every_error_of_a_policy_is_told() {
     let (result, found) = check(&[("a.toml", "[[workload]]\nnam = 1\n"), ("b.toml", "[[[")]);
     assert_eq!(result.unwrap_err().exit_code(), 1);
