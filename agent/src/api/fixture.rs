@@ -76,7 +76,7 @@ pub(crate) struct Fixture {
     db: u32,
     _directory: TempDir,
     // Kept, or the interface would see its sources end.
-    _status: watch::Sender<Arc<Status>>,
+    status: watch::Sender<Arc<Status>>,
     _policy: watch::Sender<Arc<PolicyView>>,
 }
 
@@ -150,6 +150,14 @@ impl Fixture {
         let context = Context {
             status,
             policy,
+            failsafe: Arc::new([FailsafeEntry {
+                address: map_v4([192, 0, 2, 0]),
+                prefix: 120,
+                first_port: 22,
+                last_port: 23,
+                protocol: 6,
+                ..FailsafeEntry::default()
+            }]),
             flows: flows.clone(),
             boot_now_ns: || 10,
         };
@@ -165,7 +173,7 @@ impl Fixture {
             web,
             db,
             _directory: directory,
-            _status: status_sender,
+            status: status_sender,
             _policy: policy_sender,
         }
     }
@@ -212,6 +220,12 @@ impl Fixture {
         let mut processes = ProcessBook::new(cgroups);
         let record = flow::record(&event, &self.names, &mut processes, 0).unwrap();
         self.flows.push(record);
+    }
+
+    /// Publishes another mode.
+    pub(crate) fn set_mode(&self, mode: Mode) {
+        self.status
+            .send_modify(|status| Arc::make_mut(status).mode = mode);
     }
 
     pub(crate) fn deny(&self, cookie: u64) {

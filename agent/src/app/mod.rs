@@ -115,6 +115,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let context = api::Context {
         status: started.published.status(),
         policy: started.published.policy(),
+        failsafe: config.failsafe.clone().into(),
         flows: started.flows.clone(),
         boot_now_ns: clock::boot_now_ns,
     };

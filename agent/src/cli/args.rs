@@ -10,7 +10,8 @@ use crate::config::{DEFAULT_PATH, DEFAULT_SOCKET};
 
 const EXIT_CODES: &str = "Exit codes:
   0  done
-  1  the answer is no: the policy or the configuration is not valid, or the request was refused
+  1  the answer is no: the policy or the configuration is not valid, the flow that `explain` was asked about is
+     denied, or the request was refused
   2  wrong usage
   3  the agent can't be reached";
 
@@ -44,7 +45,7 @@ pub(super) enum Command {
     Status,
     /// Show flow records (times are UTC)
     Observe(ObserveArgs),
-    /// Tell what would be decided about a flow, and by which rule
+    /// Tell what would be decided about a flow, and by which rule; exit code 1 if it is denied
     Explain(ExplainArgs),
     /// Check and list policies
     #[command(subcommand)]
@@ -79,7 +80,8 @@ pub(super) enum WorkloadCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
-    /// Source: a workload, workload@address, a numeric address, or host, world, remote-host
+    /// Source: a workload, workload@address, a numeric address, or host, world, remote-host. Rules on addresses
+    /// and the failsafe list count where the address is given
     #[arg(long, value_name = "WHO")]
     pub(super) from: String,
     /// Destination, in the same form

@@ -37,6 +37,9 @@ pub enum CliError {
         /// Why.
         source: io::Error,
     },
+    /// The flow that was asked about is denied; by what was written already.
+    #[error("the flow is denied")]
+    Denied,
     /// The policy is not valid; the reasons were written already.
     #[error("the policy is not valid")]
     PolicyInvalid,
@@ -68,6 +71,7 @@ impl CliError {
             Self::Read { .. } => 2,
             Self::Refused(_)
             | Self::Output(_)
+            | Self::Denied
             | Self::PolicyInvalid
             | Self::Config(_)
             | Self::Unusable { .. } => 1,
@@ -78,7 +82,7 @@ impl CliError {
     #[must_use]
     pub fn text(&self) -> Option<String> {
         match self {
-            Self::PolicyInvalid => None,
+            Self::PolicyInvalid | Self::Denied => None,
             Self::Unreachable { .. }
             | Self::Broken(_)
             | Self::Refused(_)

@@ -201,8 +201,48 @@ async fn lists_look_like_columns_or_json() {
 #[tokio::test]
 async fn following_in_columns_writes_row_by_row() {
     let fixture = Fixture::start().await;
+    fixture.deny(1);
+    fixture.push(event::OPEN, Verdict::Allow, 2);
     let written = Written::default();
-    let cli = Cli::try_parse_from([
+    let args = ObserveArgs {
+        follow: true,
+        last: Some(2),
+        ..ObserveArgs::default()
+    };
+    let mut output = written.output(Some(Format::Table));
+    let task = observe::run(&fixture.path, &args, &mut output);
+    let ended = tokio::select! {
+        ended = task => Some(ended),
+        () = async {
+            while written.text().lines().count() < 3 {
+                tokio::task::yield_now().await;
+            }
+        } => None,
+    };
+    assert!(ended.is_none(), "{ended:?}");
+    let text = written.text();
+    let lines: Vec<&str> = text.lines().collect();
+    let [header, deny, open] = lines.as_slice() else {
+        unreachable!("three lines were waited for");
+    };
+    for (title, cell) in [
+        ("VERDICT", "deny"),
+        ("SOURCE", "web("),
+        ("REASON", "default-deny"),
+    ] {
+        let column = header.find(title).unwrap();
+        assert!(deny.get(column..).unwrap().starts_with(cell), "{text}");
+    }
+    let column = header.find("REASON").unwrap();
+    assert!(
+        open.get(column..).unwrap().starts_with("direction-allow"),
+        "{text}"
+    );
+    assert!(open.ends_with(" -"), "{text}");
+}
+
+async fn explain(fixture: &Fixture, port: &str) -> (Result<(), CliError>, String) {
+    let question = [
         "ringfence",
         "explain",
         "--from",
@@ -210,19 +250,40 @@ async fn following_in_columns_writes_row_by_row() {
         "--to",
         "db",
         "--port",
-        "5432",
-    ])
-    .unwrap();
+        port,
+    ];
+    let cli = Cli::try_parse_from(question).unwrap();
     let Command::Explain(args) = cli.command else {
         unreachable!("explain was asked for");
     };
-    explain::run(&fixture.path, &args, &mut written.output(None))
-        .await
-        .unwrap();
-    let text = written.text();
+    let written = Written::default();
+    let result = explain::run(&fixture.path, &args, &mut written.output(None)).await;
+    (result, written.text())
+}
+
+#[tokio::test]
+async fn explain_shows_both_sides() {
+    let fixture = Fixture::start().await;
+    let (result, text) = explain(&fixture, "5432").await;
+    result.unwrap();
     assert!(text.starts_with("ALLOW web -> db 5432/tcp\n"), "{text}");
     assert!(text.contains("web/egress[0]"), "{text}");
     assert!(text.contains("db-draft/deny-ingress[0]"), "{text}");
+}
+
+#[tokio::test]
+async fn explain_tells_a_denied_flow_by_its_exit_code() {
+    let fixture = Fixture::start().await;
+    let (result, text) = explain(&fixture, "80").await;
+    let error = result.unwrap_err();
+    assert_eq!((error.exit_code(), error.text()), (1, None));
+    assert!(text.starts_with("DENY web -> db 80/tcp\n"), "{text}");
+
+    fixture.set_mode(crate::config::Mode::Draft);
+    let (result, text) = explain(&fixture, "80").await;
+    result.unwrap();
+    assert!(text.starts_with("AUDIT web -> db 80/tcp\n"), "{text}");
+    assert!(text.contains("Note: the agent is in draft mode"), "{text}");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod controller;
 mod draft;
 mod executable;
 mod expiry;
+mod explain;
 mod flood;
 mod icmp;
 mod impostor;
