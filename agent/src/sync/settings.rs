@@ -221,7 +221,7 @@ mod tests {
             "http://127.0.0.1:8443",
             "http://[::1]:8443",
             "http://localhost:1",
-            "unix:/run/ringfence/controller.sock",
+            "unix:/run/ringfence-controller/controller.sock",
         ] {
             let parsed = Endpoint::parse(text).map(|endpoint| endpoint.to_string());
             assert_eq!(parsed.as_deref(), Ok(text));
