@@ -18,7 +18,7 @@ use crate::{
 pub(super) fn run(path: &Path) -> Result<()> {
     let config = Config::load(path)?;
     if let Some(tls) = &config.tls {
-        drop(listen::tls(tls)?);
+        drop(listen::tls::acceptor(tls)?);
     }
     let documents = store::read(&config.policy_dir)?;
     let set = parse(&documents).map_err(StoreError::Invalid)?;
