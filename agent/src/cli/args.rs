@@ -19,14 +19,19 @@ const EXIT_CODES: &str = "Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "ringfence", version, about, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub struct Cli {
-    /// Unix socket of the agent
-    #[arg(long, global = true, env = "RINGFENCE_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
-    pub(super) socket: PathBuf,
     /// Form of the output; `observe` writes compact lines unless told otherwise, everything else a table
     #[arg(short, long, global = true, value_name = "FORMAT")]
     pub(super) output: Option<Format>,
     #[command(subcommand)]
     pub(super) command: Command,
+}
+
+/// Where the agent is that a command asks.
+#[derive(Debug, Args)]
+pub(super) struct Place {
+    /// Unix socket of the agent
+    #[arg(long, env = "RINGFENCE_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    pub(super) socket: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -42,11 +47,21 @@ pub(super) enum Command {
         check: bool,
     },
     /// Show the state of enforcement
-    Status,
+    Status(Place),
     /// Show flow records (times are UTC)
-    Observe(ObserveArgs),
+    Observe {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        args: ObserveArgs,
+    },
     /// Tell what would be decided about a flow, and by which rule; exit code 1 if it is denied
-    Explain(ExplainArgs),
+    Explain {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        args: ExplainArgs,
+    },
     /// Check and list policies
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -69,13 +84,13 @@ pub(super) enum PolicyCommand {
         paths: Vec<PathBuf>,
     },
     /// List the policies in force
-    List,
+    List(Place),
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum WorkloadCommand {
     /// List workloads with the cgroups they match
-    List,
+    List(Place),
 }
 
 #[derive(Debug, Args)]

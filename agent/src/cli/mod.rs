@@ -60,14 +60,18 @@ fn run(cli: &Cli) -> Result<(), CliError> {
             output.bytes(&script)?;
         }
         Command::Policy(PolicyCommand::Check { paths }) => policy::check(paths, &mut output)?,
-        Command::Status => block_on(status::run(&cli.socket, &mut output))?,
-        Command::Observe(args) => block_on(observe::run(&cli.socket, args, &mut output))?,
-        Command::Explain(args) => block_on(explain::run(&cli.socket, args, &mut output))?,
-        Command::Policy(PolicyCommand::List) => {
-            block_on(lists::policies(&cli.socket, &mut output))?;
+        Command::Status(place) => block_on(status::run(&place.socket, &mut output))?,
+        Command::Observe { place, args } => {
+            block_on(observe::run(&place.socket, args, &mut output))?;
         }
-        Command::Workload(WorkloadCommand::List) => {
-            block_on(lists::workloads(&cli.socket, &mut output))?;
+        Command::Explain { place, args } => {
+            block_on(explain::run(&place.socket, args, &mut output))?;
+        }
+        Command::Policy(PolicyCommand::List(place)) => {
+            block_on(lists::policies(&place.socket, &mut output))?;
+        }
+        Command::Workload(WorkloadCommand::List(place)) => {
+            block_on(lists::workloads(&place.socket, &mut output))?;
         }
     }
     output.flush()

@@ -58,13 +58,33 @@ fn options_are_consistent() {
     ])
     .unwrap();
     assert_eq!(cli.output, Some(Format::Json));
-    let Command::Observe(args) = cli.command else {
+    let Command::Observe { args, .. } = cli.command else {
         unreachable!("observe was asked for");
     };
     let request = observe::request(&args);
     assert!(request.follow);
     assert_eq!(request.last, 0);
     assert_eq!(request.filters.first().unwrap().protocol, [17]);
+}
+
+#[test]
+fn only_commands_that_ask_the_agent_take_its_socket() {
+    for (words, takes) in [
+        (&["status"][..], true),
+        (&["observe"], true),
+        (
+            &["explain", "--from", "a", "--to", "b", "--port", "1"],
+            true,
+        ),
+        (&["policy", "list"], true),
+        (&["workload", "list"], true),
+        (&["policy", "check", "a"], false),
+        (&["completions", "bash"], false),
+        (&["agent"], false),
+    ] {
+        let line = ["ringfence"].iter().chain(words).chain(&["--socket", "/s"]);
+        assert_eq!(Cli::try_parse_from(line).is_ok(), takes, "{words:?}");
+    }
 }
 
 #[tokio::test]
@@ -253,7 +273,7 @@ async fn explain(fixture: &Fixture, port: &str) -> (Result<(), CliError>, String
         port,
     ];
     let cli = Cli::try_parse_from(question).unwrap();
-    let Command::Explain(args) = cli.command else {
+    let Command::Explain { args, .. } = cli.command else {
         unreachable!("explain was asked for");
     };
     let written = Written::default();
