@@ -5,9 +5,12 @@ use ringfence_common::{
     abi::tuple::{ICMP, ICMPV6, TCP, UDP},
     logic::{
         address::map_v4,
-        packet::{ACK, Bytes, MAX_EXTENSIONS, Malformed, Packet, SYN, parse},
+        packet::{Bytes, MAX_EXTENSIONS, Malformed, Packet, parse},
     },
 };
+
+/// Flags of the second packet of a handshake.
+const SYN_ACK: u8 = 0x12;
 
 struct Slice<'a>(&'a [u8]);
 
@@ -314,27 +317,14 @@ proptest! {
 
 fn syn() -> Transport {
     let mut bytes = vec![
-        0x30,
-        0x39,
-        0x01,
-        0xbb,
-        0,
-        0,
-        0,
-        7,
-        0,
-        0,
-        0,
-        0,
-        0x50,
-        SYN | ACK,
+        0x30, 0x39, 0x01, 0xbb, 0, 0, 0, 7, 0, 0, 0, 0, 0x50, SYN_ACK,
     ];
     bytes.resize(20, 0);
     let expected = Packet {
         source_port: 12345,
         destination_port: 443,
         sequence: 7,
-        tcp_flags: SYN | ACK,
+        tcp_flags: SYN_ACK,
         protocol: TCP,
         ..Packet::default()
     };

@@ -16,11 +16,12 @@ use tokio::{
     task::{self, JoinSet},
     time::timeout,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     service::Routes,
-    transport::{self, Server, ServerTlsConfig, server::TcpIncoming},
+    transport::{self, Server, server::TcpIncoming},
 };
 
 use crate::{
@@ -57,7 +58,6 @@ pub enum ServeError {
 }
 
 /// A controller that holds its state directory and its sockets.
-#[derive(Debug)]
 pub struct Controller {
     store: Store,
     policy: watch::Receiver<Published>,
@@ -65,7 +65,7 @@ pub struct Controller {
     sockets: Vec<UnixSocket>,
     unix: Vec<UnixListener>,
     tcp: Vec<TcpListener>,
-    tls: Option<ServerTlsConfig>,
+    tls: Option<TlsAcceptor>,
     verify_host: bool,
 }
 
@@ -86,15 +86,9 @@ impl Controller {
             sockets: Vec::new(),
             unix: Vec::new(),
             tcp: Vec::new(),
-            tls: config.tls.as_ref().map(listen::tls).transpose()?,
+            tls: config.tls.as_ref().map(listen::tls::acceptor).transpose()?,
             verify_host: config.tls.as_ref().is_some_and(|tls| tls.verify_host),
         };
-        if let Some(tls) = &controller.tls {
-            // Bad certificates are an error now, not at the first connection.
-            let _server = Server::builder()
-                .tls_config(tls.clone())
-                .map_err(|error| ListenError::Tls(causes(&error)))?;
-        }
         for address in &config.listen {
             match address {
                 Listen::Unix(path) => {
@@ -143,15 +137,16 @@ impl Controller {
             let _handle = tasks.spawn(async { Ok(serving.await?) });
         }
         for listener in self.tcp {
-            let mut server = server();
+            let (serving, end) = (server().add_routes(routes.clone()), cancel.clone());
             if let Some(tls) = &self.tls {
-                server = server.tls_config(tls.clone())?;
+                let incoming = listen::tls::incoming(listener, tls.clone());
+                let serving = serving.serve_with_incoming_shutdown(incoming, end.cancelled_owned());
+                let _handle = tasks.spawn(async { Ok(serving.await?) });
+            } else {
+                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                let serving = serving.serve_with_incoming_shutdown(incoming, end.cancelled_owned());
+                let _handle = tasks.spawn(async { Ok(serving.await?) });
             }
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            let serving = server
-                .add_routes(routes.clone())
-                .serve_with_incoming_shutdown(incoming, cancel.clone().cancelled_owned());
-            let _handle = tasks.spawn(async { Ok(serving.await?) });
         }
         let store = self.store.run(reload, cancel.clone());
         let _handle = tasks.spawn(async { Ok(store.await?) });

@@ -12,12 +12,13 @@ use ringfence_policy::{
 use time::OffsetDateTime;
 
 const PAGE: &str = include_str!("../../docs/policy-language.md");
+const README: &str = include_str!("../../README.md");
 
-/// Texts of the fenced blocks with this information string.
-fn blocks(kind: &str) -> Vec<String> {
+/// Texts of the fenced blocks of a page with this information string.
+fn blocks(page: &str, kind: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut inside: Option<(bool, String)> = None;
-    for line in PAGE.lines() {
+    for line in page.lines() {
         match (&mut inside, line.strip_prefix("```")) {
             (None, Some(info)) => inside = Some((info == kind, String::new())),
             (None, None) => {}
@@ -33,7 +34,7 @@ fn blocks(kind: &str) -> Vec<String> {
 
 #[test]
 fn examples_are_valid_together_and_without_warnings() {
-    let examples = blocks("toml");
+    let examples = blocks(PAGE, "toml");
     assert_eq!(examples.len(), 4);
     let document = |(number, text)| Document {
         name: format!("example-{number}.toml"),
@@ -41,7 +42,7 @@ fn examples_are_valid_together_and_without_warnings() {
     };
     let documents: Vec<Document> = examples.into_iter().enumerate().map(document).collect();
     let set = parse(&documents).unwrap();
-    assert_eq!(lint(&set), []);
+    assert_eq!(lint(&set, OffsetDateTime::UNIX_EPOCH), []);
     let context = Context {
         now: OffsetDateTime::UNIX_EPOCH,
         boot_now_ns: 0,
@@ -52,15 +53,35 @@ fn examples_are_valid_together_and_without_warnings() {
 }
 
 #[test]
+fn every_example_is_a_valid_document_of_its_own() {
+    for (page, number) in [(README, 1), (PAGE, 4)] {
+        let examples = blocks(page, "toml");
+        assert_eq!(examples.len(), number);
+        for text in examples {
+            let name = "example.toml".to_owned();
+            let parsed = parse(&[Document {
+                name,
+                text: text.clone(),
+            }]);
+            assert!(parsed.is_ok(), "{parsed:?}\n{text}");
+        }
+    }
+}
+
+#[test]
 fn the_errors_shown_are_those_of_the_document_shown() {
-    let text = blocks("toml error").concat();
+    let text = blocks(PAGE, "toml error").concat();
     let name = "web.toml".to_owned();
     let errors = parse(&[Document { name, text }]).unwrap_err();
     let mut shown = String::new();
     for error in errors {
         writeln!(shown, "{error}").unwrap();
     }
-    assert_eq!(blocks("text"), [shown.as_str()], "write this:\n{shown}");
+    assert_eq!(
+        blocks(PAGE, "text"),
+        [shown.as_str()],
+        "write this:\n{shown}"
+    );
 }
 
 #[test]

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use hyper_util::rt::TokioIo;
 use ringfence_proto::v1::{
-    Flow, FlowFilter, GetFlowsRequest, GetStatusRequest, GetStatusResponse, ListWorkloadsRequest,
-    Workload, agent_client::AgentClient, get_flows_response::Response,
+    ExplainRequest, ExplainResponse, Flow, FlowFilter, GetFlowsRequest, GetStatusRequest,
+    GetStatusResponse, ListWorkloadsRequest, Workload, agent_client::AgentClient,
+    get_flows_response::Response,
 };
 use tokio::{net::UnixStream, runtime::Runtime};
 use tonic::transport::{Channel, Endpoint};
@@ -53,6 +54,24 @@ impl Client {
             let answer = client.list_workloads(ListWorkloadsRequest {}).await;
             let answer = answer.map_err(|status| status.to_string())?;
             Ok(answer.into_inner().workloads)
+        })
+    }
+
+    /// What would be decided about a flow over TCP.
+    ///
+    /// # Errors
+    /// Nobody answers, or the question is refused.
+    pub fn explain(&self, from: &str, to: &str, port: u16) -> Result<ExplainResponse, String> {
+        self.runtime.block_on(async {
+            let mut client = AgentClient::new(channel(&self.socket).await?);
+            let question = ExplainRequest {
+                from: from.to_owned(),
+                to: to.to_owned(),
+                protocol: "tcp".to_owned(),
+                port: port.into(),
+            };
+            let answer = client.explain(question).await;
+            Ok(answer.map_err(|status| status.to_string())?.into_inner())
         })
     }
 

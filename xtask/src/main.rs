@@ -22,7 +22,11 @@ mod toolchain;
 mod workspace;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Developer commands of Ringfence")]
+#[command(
+    name = "xtask",
+    bin_name = "cargo xtask",
+    about = "Developer commands of Ringfence"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -56,5 +60,26 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn usage_names_the_command_as_it_is_typed() {
+        Cli::command().debug_assert();
+        let mut command = Cli::command();
+        command.build();
+        let usage = command.render_usage().to_string();
+        assert!(usage.contains("cargo xtask <COMMAND>"), "{usage}");
+        let test = command
+            .find_subcommand_mut("test")
+            .map(clap::Command::render_usage);
+        let usage = test.map(|usage| usage.to_string()).unwrap_or_default();
+        assert!(usage.contains("cargo xtask test"), "{usage}");
     }
 }

@@ -30,8 +30,9 @@ pub enum ApiError {
     },
     /// The socket can't be made.
     #[error(
-        "{}: the socket can't be made: {source}; set `unix` in section [api] to a shorter path in a writable directory",
-        path.display()
+        "{}: the socket can't be made: {source}; set `unix` in section [api] to {}",
+        path.display(),
+        better(source)
     )]
     Bind {
         /// The socket.
@@ -45,4 +46,14 @@ pub enum ApiError {
     /// The descriptors of the services can't be read.
     #[error("the gRPC descriptors are damaged: {0}; reinstall the agent")]
     Descriptors(#[from] tonic_reflection::server::Error),
+}
+
+/// What kind of path would do.
+fn better(source: &io::Error) -> &'static str {
+    // So says the standard library where the address of a unix socket has no room for the path.
+    if source.kind() == io::ErrorKind::InvalidInput {
+        "a shorter path"
+    } else {
+        "a path in a directory that the agent may write to"
+    }
 }

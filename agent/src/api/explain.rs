@@ -1,11 +1,12 @@
 //! What would be decided about a flow: the answer of both ends.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use ringfence_common::{
-    abi::{Direction, Identity, Verdict, identity, tuple},
+    abi::{Direction, FailsafeEntry, Identity, Reason, Verdict, identity, tuple},
     logic::{
         address::{is_loopback, map_v4},
+        failsafe,
         verdict::Outcome,
     },
 };
@@ -14,11 +15,19 @@ use ringfence_proto::v1;
 use tonic::Status;
 
 use super::{PolicyView, convert::rule};
+use crate::config::Mode;
 
 /// Similarity above which a known name is offered for an unknown one (Jaro-Winkler, 0 to 1).
 const CLOSE: f64 = 0.7;
 /// Names offered at most.
 const OFFERED: usize = 3;
+/// The outcome of a flow on the failsafe list.
+const FAILSAFE: Outcome = Outcome {
+    verdict: Verdict::Allow,
+    reason: Reason::AllowedFailsafe,
+    rule: 0,
+    until: u64::MAX,
+};
 
 /// One end of the flow in question.
 struct Party {
@@ -28,53 +37,103 @@ struct Party {
     address: Option<[u8; 16]>,
 }
 
-/// The answer to `Explain` at `now_boot_ns`.
-pub(super) fn explain(
-    view: &PolicyView,
-    request: &v1::ExplainRequest,
-    now_boot_ns: u64,
-) -> Result<v1::ExplainResponse, Status> {
-    let source = party(view, "from", &request.from)?;
-    let destination = party(view, "to", &request.to)?;
-    let protocol = protocol(&request.protocol)?;
-    let port = port(protocol, request.port)?;
-    if source.workload.is_none() && destination.workload.is_none() {
-        return Err(Status::invalid_argument(
-            "`from` and `to`: policy decides only where one end is a workload; \
-             name one (see `ringfence workload list`)",
-        ));
-    }
-    let side = |local: &Party, peer: &Party, direction| {
-        let workload = local.workload.clone()?;
-        let query = Query {
-            local: local.identity,
-            direction,
-            peer: peer.identity,
-            // Both ends are asked about on this host, where identities are proved.
-            verified: peer.identity == identity::HOST || peer.workload.is_some(),
-            peer_address: peer.address,
-            protocol,
-            port,
+/// What an answer is made from: the policy in force, and the configuration that counts beside it.
+pub(super) struct Judge<'a> {
+    pub(super) view: Arc<PolicyView>,
+    pub(super) failsafe: &'a [FailsafeEntry],
+    pub(super) mode: Mode,
+    /// `CLOCK_BOOTTIME`, nanoseconds.
+    pub(super) now_boot_ns: u64,
+}
+
+impl Judge<'_> {
+    /// The answer to `Explain`.
+    pub(super) fn explain(
+        &self,
+        request: &v1::ExplainRequest,
+    ) -> Result<v1::ExplainResponse, Status> {
+        let source = party(&self.view, "from", &request.from)?;
+        let destination = party(&self.view, "to", &request.to)?;
+        let protocol = protocol(&request.protocol)?;
+        let port = port(protocol, request.port)?;
+        if source.workload.is_none() && destination.workload.is_none() {
+            return Err(Status::invalid_argument(
+                "`from` and `to`: policy decides only where one end is a workload; \
+                 name one (see `ringfence workload list`)",
+            ));
+        }
+        let mut notes = Vec::new();
+        let mut side = |local: &Party, peer: &Party, direction| {
+            let query = Query {
+                local: local.identity,
+                direction,
+                peer: peer.identity,
+                // Both ends are asked about on this host, where identities are proved.
+                verified: peer.identity == identity::HOST || peer.workload.is_some(),
+                peer_address: peer.address,
+                protocol,
+                port,
+            };
+            Some(self.side(local.workload.clone()?, &query, &mut notes))
         };
-        let answer = answer(&view.compiled, &query, now_boot_ns);
-        Some(v1::Side {
-            workload,
-            enforced: Some(decision(view, &answer.enforced)),
-            draft: Some(decision(view, &answer.draft)),
+        let egress = side(&source, &destination, Direction::Egress);
+        let ingress = side(&destination, &source, Direction::Ingress);
+        let found = |verdict: Verdict| {
+            let enforced = |side: &v1::Side| side.enforced.as_ref().map(|found| found.verdict);
+            [&egress, &ingress]
+                .into_iter()
+                .flatten()
+                .any(|side| enforced(side) == Some(verdict as i32))
+        };
+        let allowed = !found(Verdict::Deny);
+        if found(Verdict::Audit) {
+            notes.push(
+                "the agent is in draft mode: what is denied passes, and is recorded as audit"
+                    .to_owned(),
+            );
+        }
+        Ok(v1::ExplainResponse {
+            egress,
+            ingress,
+            allowed,
+            notes,
         })
-    };
-    let egress = side(&source, &destination, Direction::Egress);
-    let ingress = side(&destination, &source, Direction::Ingress);
-    let allowed = [&egress, &ingress]
-        .into_iter()
-        .flatten()
-        .filter_map(|side| side.enforced.as_ref())
-        .all(|decision| decision.verdict == Verdict::Allow as i32);
-    Ok(v1::ExplainResponse {
-        egress,
-        ingress,
-        allowed,
-    })
+    }
+
+    /// One end's answer, settled as the kernel settles it: the failsafe list comes before the mode.
+    fn side(&self, workload: String, query: &Query, notes: &mut Vec<String>) -> v1::Side {
+        let mut answer = answer(&self.view.compiled, query, self.now_boot_ns);
+        if answer.enforced.verdict == Verdict::Deny && query.direction == Direction::Ingress {
+            match query.peer_address {
+                Some(address) if self.is_failsafe(query, Some(&address)) => {
+                    answer.enforced = FAILSAFE;
+                    answer.draft = FAILSAFE;
+                }
+                None if self.is_failsafe(query, None) => notes.push(format!(
+                    "the failsafe list allows port {} of {workload} to some addresses: name the source's, \
+                     as in NAME@ADDRESS",
+                    query.port
+                )),
+                Some(_) | None => {}
+            }
+        }
+        if answer.enforced.verdict == Verdict::Deny && self.mode == Mode::Draft {
+            answer.enforced.verdict = Verdict::Audit;
+        }
+        v1::Side {
+            workload,
+            enforced: Some(decision(&self.view, &answer.enforced)),
+            draft: Some(decision(&self.view, &answer.draft)),
+        }
+    }
+
+    /// Whether the failsafe list covers the flow; without an address, whether it could.
+    fn is_failsafe(&self, query: &Query, address: Option<&[u8; 16]>) -> bool {
+        self.failsafe.iter().any(|entry| {
+            let address = address.unwrap_or(&entry.address);
+            failsafe::covers(entry, address, query.protocol, query.port)
+        })
+    }
 }
 
 fn decision(view: &PolicyView, outcome: &Outcome) -> v1::Decision {

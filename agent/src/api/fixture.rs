@@ -102,7 +102,8 @@ pub(crate) fn view() -> PolicyView {
     }
 }
 
-fn status() -> Status {
+/// A host that is guarded.
+pub(crate) fn status() -> Status {
     Status {
         started: UNIX_EPOCH + Duration::from_secs(1_000_000_000),
         cgroup_root: "/sys/fs/cgroup".into(),
@@ -115,18 +116,22 @@ fn status() -> Status {
         controller_endpoint: String::new(),
         controller_error: None,
         policy_error: Some("web.toml:3: wrong".to_owned()),
-        features: vec![Feature {
-            name: "bpf-lsm".to_owned(),
-            present: false,
-            required: false,
-            note: "sniffing is not prevented".to_owned(),
-        }],
-        hooks: vec![Hook {
-            name: "connect4".to_owned(),
-            attached: true,
-            program_id: 11,
-            link_id: 12,
-        }],
+        features: [("bpf-lsm", false), ("btf", true)]
+            .map(|(name, present)| Feature {
+                name: name.to_owned(),
+                present,
+                required: false,
+                note: format!("{name} is not there"),
+            })
+            .into(),
+        hooks: ["connect4", "bind4"]
+            .map(|name| Hook {
+                name: name.to_owned(),
+                attached: true,
+                program_id: 11,
+                link_id: 12,
+            })
+            .into(),
         counts: BTreeMap::from([("event-lost".to_owned(), 5), ("event-sent".to_owned(), 0)]),
         warnings: vec!["the failsafe list is empty".to_owned()],
     }
@@ -147,6 +152,14 @@ impl Fixture {
         let context = Context {
             status,
             policy,
+            failsafe: Arc::new([FailsafeEntry {
+                address: map_v4([192, 0, 2, 0]),
+                prefix: 120,
+                first_port: 22,
+                last_port: 23,
+                protocol: 6,
+                ..FailsafeEntry::default()
+            }]),
             flows: flows.clone(),
             boot_now_ns: || 10,
         };
@@ -220,6 +233,12 @@ impl Fixture {
         let mut processes = ProcessBook::new(cgroups);
         let record = flow::record(&event, &self.names, &mut processes, 0).unwrap();
         self.flows.push(record);
+    }
+
+    /// Publishes another mode.
+    pub(crate) fn set_mode(&self, mode: Mode) {
+        self.status
+            .send_modify(|status| Arc::make_mut(status).mode = mode);
     }
 
     pub(crate) fn deny(&self, cookie: u64) {

@@ -18,6 +18,7 @@ mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use ringfence_common::abi::FailsafeEntry;
 use ringfence_policy::{
     compile::Compiled,
     model::{Identities, PolicySet},
@@ -46,6 +47,8 @@ pub struct Context {
     pub status: watch::Receiver<Arc<Status>>,
     /// Policy in force.
     pub policy: watch::Receiver<Arc<PolicyView>>,
+    /// Inbound flows that no policy can cut.
+    pub failsafe: Arc<[FailsafeEntry]>,
     /// Flow log.
     pub flows: flow::Handle,
     /// Reads `CLOCK_BOOTTIME`, nanoseconds.

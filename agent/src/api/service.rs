@@ -63,8 +63,13 @@ impl Agent for AgentService {
         &self,
         request: Request<v1::ExplainRequest>,
     ) -> Result<Response<v1::ExplainResponse>, Status> {
-        let now = (self.context.boot_now_ns)();
-        explain::explain(&self.policy(), request.get_ref(), now).map(Response::new)
+        let judge = explain::Judge {
+            view: self.policy(),
+            failsafe: &self.context.failsafe,
+            mode: self.context.status.borrow().mode,
+            now_boot_ns: (self.context.boot_now_ns)(),
+        };
+        judge.explain(request.get_ref()).map(Response::new)
     }
 
     async fn get_flows(

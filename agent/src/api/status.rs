@@ -155,7 +155,12 @@ impl From<Feature> for v1::Feature {
             name: feature.name,
             present: feature.present,
             required: feature.required,
-            note: feature.note,
+            // It is about the absence.
+            note: if feature.present {
+                String::new()
+            } else {
+                feature.note
+            },
         }
     }
 }

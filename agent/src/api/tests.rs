@@ -64,6 +64,12 @@ async fn status_tells_what_the_tasks_publish() {
     assert_eq!(status.counts.get("flow-queue-full"), Some(&0));
     assert_eq!(status.started.unwrap().seconds, 1_000_000_000);
     assert_eq!(status.policy_error, "web.toml:3: wrong");
+    let notes: Vec<&str> = status
+        .features
+        .iter()
+        .map(|feature| feature.note.as_str())
+        .collect();
+    assert_eq!(notes, ["bpf-lsm is not there", ""]);
 }
 
 #[tokio::test]
@@ -181,6 +187,66 @@ async fn explain_takes_addresses_and_reserved_names() {
         .unwrap()
         .into_inner();
     assert!(inbound.egress.is_none() && !inbound.allowed);
+}
+
+#[tokio::test]
+async fn explain_applies_the_failsafe_list() {
+    let fixture = Fixture::start().await;
+    let mut client = client(&fixture).await;
+    for (from, port, reason, note) in [
+        ("192.0.2.9", 22, "failsafe-allow", false),
+        ("192.0.2.9", 24, "default-deny", false),
+        ("198.51.100.1", 22, "default-deny", false),
+        ("web@192.0.2.9", 23, "failsafe-allow", false),
+        ("world", 22, "default-deny", true),
+        ("world", 24, "default-deny", false),
+    ] {
+        let answer = client.explain(question(from, "db", "tcp", port)).await;
+        let answer = answer.unwrap().into_inner();
+        let ingress = answer.ingress.unwrap();
+        let found = [ingress.enforced, ingress.draft].map(|found| found.unwrap().reason);
+        assert_eq!(found.first().unwrap(), reason, "{from} {port}");
+        if reason == "failsafe-allow" {
+            assert_eq!(found.last().unwrap(), reason, "{from} {port}");
+        }
+        assert_eq!(
+            !answer.notes.is_empty(),
+            note,
+            "{from} {port}: {:?}",
+            answer.notes
+        );
+    }
+    let allowed = client.explain(question("192.0.2.9", "db", "tcp", 22)).await;
+    assert!(allowed.unwrap().into_inner().allowed);
+    // It is for inbound flows only.
+    let outbound = client
+        .explain(question("web", "192.0.2.9", "tcp", 22))
+        .await;
+    assert!(!outbound.unwrap().into_inner().allowed);
+}
+
+#[tokio::test]
+async fn explain_in_draft_mode_audits() {
+    let fixture = Fixture::start().await;
+    fixture.set_mode(crate::config::Mode::Draft);
+    let mut client = client(&fixture).await;
+    let answer = client.explain(question("web", "db", "tcp", 22)).await;
+    let answer = answer.unwrap().into_inner();
+    assert!(answer.allowed);
+    let egress = answer.egress.unwrap();
+    let (enforced, draft) = (egress.enforced.unwrap(), egress.draft.unwrap());
+    assert_eq!(
+        (enforced.verdict, enforced.reason.as_str()),
+        (3, "default-deny")
+    );
+    assert_eq!((draft.verdict, draft.reason.as_str()), (2, "default-deny"));
+    assert!(
+        answer.notes.iter().any(|note| note.contains("draft mode")),
+        "{:?}",
+        answer.notes
+    );
+    let passes = client.explain(question("web", "db", "tcp", 5432)).await;
+    assert!(passes.unwrap().into_inner().notes.is_empty());
 }
 
 #[tokio::test]
@@ -420,7 +486,16 @@ async fn a_stale_socket_is_replaced_and_a_file_is_not() {
     ));
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     let long = directory.path().join("x".repeat(120));
-    assert!(matches!(bind(&long).await, Err(ApiError::Bind { .. })));
+    let error = bind(&long).await.unwrap_err().to_string();
+    assert!(error.contains("shorter path"), "{error}");
+    let error = bind(Path::new("/proc/nowhere/agent.sock"))
+        .await
+        .unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("may write to") && !error.contains("shorter"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -145,7 +145,10 @@ impl Engine {
             deny_unselected: self.deny_unselected,
         };
         let compiled = compile(&set, &identities, &context).map_err(|error| error.to_string())?;
-        let warnings = lint(&set).iter().map(ToString::to_string).collect();
+        let warnings = lint(&set, time::OffsetDateTime::now_utc())
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         Ok(Candidate {
             set,
             warnings,

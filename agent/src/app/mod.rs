@@ -74,8 +74,22 @@ pub fn run_agent(path: &Path) -> ExitCode {
     reason = "the last word of a daemon that could not start"
 )]
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("ringfence: {error:#}");
+    eprintln!("ringfence: {}", causes(error));
     ExitCode::FAILURE
+}
+
+/// The error and its causes in one text. A cause that the text before it tells already is left out: many
+/// messages hold theirs, in front of the remedy.
+fn causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn start_log(config: &Config) {
@@ -106,6 +120,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let context = api::Context {
         status: started.published.status(),
         policy: started.published.policy(),
+        failsafe: config.failsafe.clone().into(),
         flows: started.flows.clone(),
         boot_now_ns: clock::boot_now_ns,
     };
@@ -140,8 +155,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
             reasons: counts.reasons(),
         };
         let (metrics, cancel) = (started.metrics.clone(), cancel.clone());
+        let status = started.published.status();
         let _ = tasks.spawn(async move {
-            metrics::serve(listener, metrics, source, cancel).await;
+            metrics::serve(listener, metrics, source, status, cancel).await;
             Ok(())
         });
     }
@@ -238,5 +254,27 @@ async fn wait(
 fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "systemd can't be notified");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use anyhow::anyhow;
+
+    use super::causes;
+    use crate::datapath::lock::LockError;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let lock = LockError::Io {
+            path: PathBuf::from("/a/agent.lock"),
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        let told = causes(&anyhow!(lock).context("start"));
+        let expected = "start: cannot lock /a/agent.lock: entity not found; it must exist and be writable for the agent";
+        assert_eq!(told, expected);
+        assert_eq!(causes(&anyhow!("b").context("a")), "a: b");
     }
 }

@@ -30,7 +30,7 @@ use crate::{
     flow,
     identity::{Resolver, root},
     metrics::Metrics,
-    sync::{self, Endpoint, Held, Tls},
+    sync::{self, Held},
 };
 
 /// Time until a SYN that was held is sent again.
@@ -81,11 +81,6 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
             "this host lacks what enforcement needs:\n{missing}"
         ));
     }
-    let synchronisation = config
-        .controller
-        .as_ref()
-        .map(synchronisation)
-        .transpose()?;
     let root = match &config.agent.cgroup_root {
         CgroupRoot::Auto => root::locate("auto"),
         CgroupRoot::Path(path) => root::locate(&path.to_string_lossy()),
@@ -167,7 +162,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         flows,
         store,
         metrics,
-        synchronisation,
+        synchronisation: config.controller.clone(),
         held,
         first,
         lock,
@@ -286,28 +281,4 @@ fn status(config: &Config, root: &Path, features: Vec<features::Feature>) -> Sta
         counts: BTreeMap::new(),
         warnings: config.warnings.clone(),
     }
-}
-
-fn synchronisation(controller: &crate::config::Controller) -> anyhow::Result<sync::Settings> {
-    let endpoints = controller
-        .endpoints
-        .iter()
-        .map(|endpoint| Endpoint::parse(endpoint))
-        .collect::<Result<Vec<_>, _>>()
-        .context("[controller] endpoints")?;
-    let tls = match (&controller.ca, &controller.cert, &controller.key) {
-        (Some(ca), Some(cert), Some(key)) => Some(Tls {
-            ca: ca.clone(),
-            cert: cert.clone(),
-            key: key.clone(),
-        }),
-        _ => None,
-    };
-    sync::Settings::new(
-        endpoints,
-        tls,
-        controller.host.clone(),
-        env!("CARGO_PKG_VERSION").to_owned(),
-    )
-    .context("[controller]")
 }

@@ -10,7 +10,8 @@ use crate::config::{DEFAULT_PATH, DEFAULT_SOCKET};
 
 const EXIT_CODES: &str = "Exit codes:
   0  done
-  1  the answer is no: the policy or the configuration is not valid, or the request was refused
+  1  the answer is no: the policy or the configuration is not valid, the flow that `explain` was asked about is
+     denied, or the request was refused
   2  wrong usage
   3  the agent can't be reached
   4  status: the host is not guarded, because programs are not attached";
@@ -19,14 +20,19 @@ const EXIT_CODES: &str = "Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "ringfence", version, about, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub struct Cli {
-    /// Unix socket of the agent
-    #[arg(long, global = true, env = "RINGFENCE_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
-    pub(super) socket: PathBuf,
     /// Form of the output; `observe` writes compact lines unless told otherwise, everything else a table
     #[arg(short, long, global = true, value_name = "FORMAT")]
     pub(super) output: Option<Format>,
     #[command(subcommand)]
     pub(super) command: Command,
+}
+
+/// Where the agent is that a command asks.
+#[derive(Debug, Args)]
+pub(super) struct Place {
+    /// Unix socket of the agent
+    #[arg(long, env = "RINGFENCE_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    pub(super) socket: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -36,16 +42,27 @@ pub(super) enum Command {
         /// Configuration file
         #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
         config: PathBuf,
-        /// Only check the configuration file
+        /// Only check the configuration file and what it names on this host: cgroup-root, pin-dir, the
+        /// directories, and the controller's certificates
         #[arg(long)]
         check: bool,
     },
     /// Show the state of enforcement; exit code 4 when the host is not guarded
-    Status,
+    Status(Place),
     /// Show flow records (times are UTC)
-    Observe(ObserveArgs),
-    /// Tell what would be decided about a flow, and by which rule
-    Explain(ExplainArgs),
+    Observe {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        args: ObserveArgs,
+    },
+    /// Tell what would be decided about a flow, and by which rule; exit code 1 if it is denied
+    Explain {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        args: ExplainArgs,
+    },
     /// Check and list policies
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -70,13 +87,13 @@ pub(super) enum PolicyCommand {
         paths: Vec<PathBuf>,
     },
     /// List the policies in force
-    List,
+    List(Place),
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum WorkloadCommand {
     /// List workloads with the cgroups they match
-    List,
+    List(Place),
 }
 
 /// No agent may be running: it would attach again.
@@ -92,7 +109,8 @@ pub(super) struct DetachArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
-    /// Source: a workload, workload@address, a numeric address, or host, world, remote-host
+    /// Source: a workload, workload@address, a numeric address, or host, world, remote-host. Rules on addresses
+    /// and the failsafe list count where the address is given
     #[arg(long, value_name = "WHO")]
     pub(super) from: String,
     /// Destination, in the same form

@@ -1,6 +1,9 @@
 //! What can go wrong with a command, what the user must do, and the exit code.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use ringfence_documents::ReadError;
 use thiserror::Error;
@@ -30,6 +33,9 @@ pub enum CliError {
     /// Policy documents can't be read.
     #[error(transparent)]
     Documents(#[from] ReadError),
+    /// The flow that was asked about is denied; by what was written already.
+    #[error("the flow is denied")]
+    Denied,
     /// The policy is not valid; the reasons were written already.
     #[error("the policy is not valid")]
     PolicyInvalid,
@@ -45,6 +51,20 @@ pub enum CliError {
     /// Enforcement can't be ended.
     #[error(transparent)]
     Detach(#[from] DetachError),
+    /// The configuration names what this host does not have.
+    #[error("{}", lines(path, problems))]
+    Unusable {
+        /// The configuration.
+        path: PathBuf,
+        /// All of its problems, never empty.
+        problems: Vec<String>,
+    },
+}
+
+fn lines(path: &Path, problems: &[String]) -> String {
+    let line = |problem: &String| format!("{}: {problem}", path.display());
+    let lines: Vec<String> = problems.iter().map(line).collect();
+    lines.join("\n")
 }
 
 impl CliError {
@@ -61,10 +81,12 @@ impl CliError {
             )
             | Self::Refused(_)
             | Self::Output(_)
+            | Self::Denied
             | Self::PolicyInvalid
             | Self::Config(_)
             | Self::DetachConfig(_)
-            | Self::Detach(_) => 1,
+            | Self::Detach(_)
+            | Self::Unusable { .. } => 1,
         }
     }
 
@@ -72,7 +94,7 @@ impl CliError {
     #[must_use]
     pub fn text(&self) -> Option<String> {
         match self {
-            Self::PolicyInvalid | Self::NotGuarded => None,
+            Self::PolicyInvalid | Self::Denied | Self::NotGuarded => None,
             Self::Unreachable { .. }
             | Self::Broken(_)
             | Self::Refused(_)
@@ -80,7 +102,8 @@ impl CliError {
             | Self::Documents(_)
             | Self::Config(_)
             | Self::DetachConfig(_)
-            | Self::Detach(_) => Some(self.to_string()),
+            | Self::Detach(_)
+            | Self::Unusable { .. } => Some(self.to_string()),
         }
     }
 

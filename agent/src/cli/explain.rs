@@ -29,14 +29,29 @@ pub(super) async fn run(
         port: u32::from(args.port),
     };
     let answer = client.explain(request).await?.into_inner();
+    write(args, &answer, output)?;
+    output.flush()?;
+    if answer.allowed {
+        return Ok(());
+    }
+    Err(CliError::Denied)
+}
+
+fn write(
+    args: &ExplainArgs,
+    answer: &v1::ExplainResponse,
+    output: &mut Output,
+) -> Result<(), CliError> {
     let format = output.format_or(Format::Table);
     if format == Format::Json {
-        return output.json(&json::explanation(&answer));
+        return output.json(&json::explanation(answer));
     }
-    let verdict = if answer.allowed {
-        output.style.paint(Colour::Good, "ALLOW")
-    } else {
+    let verdict = if !answer.allowed {
         output.style.paint(Colour::Bad, "DENY")
+    } else if is_audit(answer) {
+        output.style.paint(Colour::Warning, "AUDIT")
+    } else {
+        output.style.paint(Colour::Good, "ALLOW")
     };
     let ExplainArgs {
         from,
@@ -49,7 +64,22 @@ pub(super) async fn run(
         return Ok(());
     }
     output.line("")?;
-    output.table(&HEADER, rows(&answer))
+    output.table(&HEADER, rows(answer))?;
+    for text in &answer.notes {
+        let text = format!("Note: {}", words::clean(text));
+        let text = output.style.paint(Colour::Warning, &text);
+        output.line(&format!("\n{text}"))?;
+    }
+    Ok(())
+}
+
+/// Whether a side would deny, were the agent not in draft mode.
+fn is_audit(answer: &v1::ExplainResponse) -> bool {
+    [&answer.egress, &answer.ingress]
+        .into_iter()
+        .flatten()
+        .filter_map(|side| side.enforced.as_ref())
+        .any(|decision| decision.verdict == i32::from(v1::Verdict::Audit))
 }
 
 fn rows(answer: &v1::ExplainResponse) -> Vec<Vec<String>> {

@@ -112,6 +112,7 @@ pub(super) fn explanation(answer: &v1::ExplainResponse) -> Value {
     };
     json!({
         "allowed": answer.allowed,
+        "notes": answer.notes,
         "egress": answer.egress.as_ref().map(side),
         "ingress": answer.ingress.as_ref().map(side),
     })

@@ -1,6 +1,6 @@
 //! A flow record on one line, and as a row of a table.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use ringfence_proto::v1;
 
@@ -22,6 +22,9 @@ pub(super) const HEADER: [&str; 10] = [
     "REASON",
     "RULE",
 ];
+
+/// Widths of [`fixed`]; the last column has what is left.
+const WIDTHS: [usize; 9] = [12, 5, 7, 7, 9, 8, 48, 32, 16];
 
 /// For example `12:00:01.123 DENY  egress tcp web(1234 curl) 10.0.0.1:40000 -> db 10.0.0.2:5432 default-deny`.
 pub(super) fn compact(flow: &v1::Flow, style: Style) -> String {
@@ -77,6 +80,21 @@ pub(super) fn row(flow: &v1::Flow) -> Vec<String> {
         words::clean(&enforced.reason),
         words::rule(enforced.rule.as_ref()),
     ]
+}
+
+/// A row, or the header, in columns of fixed width, for rows that come one by one. A cell that is wider
+/// moves the rest of its line.
+pub(super) fn fixed(cells: &[impl AsRef<str>]) -> String {
+    let mut line = String::new();
+    let widths = WIDTHS.into_iter().chain(std::iter::repeat(0));
+    for (cell, width) in cells.iter().zip(widths) {
+        let cell = match cell.as_ref() {
+            "" => "-",
+            cell => cell,
+        };
+        let _ = write!(line, "{cell:<width$}  ");
+    }
+    line.trim_end().to_owned()
 }
 
 /// The event in capitals; a record that is only reported says so.

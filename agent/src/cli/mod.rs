@@ -5,6 +5,7 @@
 //! error. Text that comes from processes is cleaned of control characters before it reaches a terminal.
 
 mod args;
+mod check;
 mod client;
 mod detach;
 mod error;
@@ -53,12 +54,7 @@ pub fn main(run_agent: impl FnOnce(&Path) -> ExitCode) -> ExitCode {
 fn run(cli: &Cli) -> Result<(), CliError> {
     let mut output = Output::stdout(cli.output);
     match &cli.command {
-        Command::Agent { config, .. } => {
-            let config = crate::config::load(config).map_err(CliError::Config)?;
-            for warning in &config.warnings {
-                note(&format!("warning: {warning}"));
-            }
-        }
+        Command::Agent { config, .. } => check::run(config)?,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "ringfence", &mut script);
@@ -66,14 +62,18 @@ fn run(cli: &Cli) -> Result<(), CliError> {
         }
         Command::Detach(args) => detach::run(args, &mut output)?,
         Command::Policy(PolicyCommand::Check { paths }) => policy::check(paths, &mut output)?,
-        Command::Status => block_on(status::run(&cli.socket, &mut output))?,
-        Command::Observe(args) => block_on(observe::run(&cli.socket, args, &mut output))?,
-        Command::Explain(args) => block_on(explain::run(&cli.socket, args, &mut output))?,
-        Command::Policy(PolicyCommand::List) => {
-            block_on(lists::policies(&cli.socket, &mut output))?;
+        Command::Status(place) => block_on(status::run(&place.socket, &mut output))?,
+        Command::Observe { place, args } => {
+            block_on(observe::run(&place.socket, args, &mut output))?;
         }
-        Command::Workload(WorkloadCommand::List) => {
-            block_on(lists::workloads(&cli.socket, &mut output))?;
+        Command::Explain { place, args } => {
+            block_on(explain::run(&place.socket, args, &mut output))?;
+        }
+        Command::Policy(PolicyCommand::List(place)) => {
+            block_on(lists::policies(&place.socket, &mut output))?;
+        }
+        Command::Workload(WorkloadCommand::List(place)) => {
+            block_on(lists::workloads(&place.socket, &mut output))?;
         }
     }
     output.flush()

@@ -54,11 +54,12 @@ async fn write(
     follow: bool,
     output: &mut Output,
 ) -> Result<(), CliError> {
-    // A table needs its end before its first row.
-    let format = match output.format_or(Format::Compact) {
-        Format::Table if follow => Format::Compact,
-        format @ (Format::Table | Format::Json | Format::Compact) => format,
-    };
+    let format = output.format_or(Format::Compact);
+    if format == Format::Table && follow {
+        // A table that fits its rows needs their end before the first one.
+        output.line(&line::fixed(&line::HEADER))?;
+        output.flush()?;
+    }
     let mut rows = Vec::new();
     while let Some(message) = stream.message().await? {
         let flow = match message.response {
@@ -72,6 +73,7 @@ async fn write(
             None => continue,
         };
         match format {
+            Format::Table if follow => output.line(&line::fixed(&line::row(&flow)))?,
             Format::Table => rows.push(line::row(&flow)),
             Format::Json => output.line(&json::flow(&flow).to_string())?,
             Format::Compact => {
@@ -83,7 +85,7 @@ async fn write(
             output.flush()?;
         }
     }
-    if format == Format::Table {
+    if format == Format::Table && !follow {
         output.table(&line::HEADER, rows)?;
     }
     output.flush()

@@ -67,14 +67,22 @@ fn find(documents: &[Document]) -> Findings {
     let rules: usize = set.policies.iter().map(|policy| policy.rules.len()).sum();
     Findings {
         errors: trial(&set).err().iter().map(ToString::to_string).collect(),
-        warnings: lint(&set).iter().map(Diagnostic::to_string).collect(),
+        warnings: lint(&set, OffsetDateTime::now_utc())
+            .iter()
+            .map(Diagnostic::to_string)
+            .collect(),
         summary: format!(
-            "valid: {} workloads, {} policies, {rules} rules in {} documents",
-            set.workloads.len(),
-            set.policies.len(),
-            documents.len()
+            "valid: {}, {}, {} in {}",
+            counted(set.workloads.len(), "workload", "workloads"),
+            counted(set.policies.len(), "policy", "policies"),
+            counted(rules, "rule", "rules"),
+            counted(documents.len(), "document", "documents")
         ),
     }
+}
+
+fn counted(number: usize, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
 }
 
 /// Compiles as an agent would; identities of a deployment with a controller may be others.

@@ -58,13 +58,33 @@ fn options_are_consistent() {
     ])
     .unwrap();
     assert_eq!(cli.output, Some(Format::Json));
-    let Command::Observe(args) = cli.command else {
+    let Command::Observe { args, .. } = cli.command else {
         unreachable!("observe was asked for");
     };
     let request = observe::request(&args);
     assert!(request.follow);
     assert_eq!(request.last, 0);
     assert_eq!(request.filters.first().unwrap().protocol, [17]);
+}
+
+#[test]
+fn only_commands_that_ask_the_agent_take_its_socket() {
+    for (words, takes) in [
+        (&["status"][..], true),
+        (&["observe"], true),
+        (
+            &["explain", "--from", "a", "--to", "b", "--port", "1"],
+            true,
+        ),
+        (&["policy", "list"], true),
+        (&["workload", "list"], true),
+        (&["policy", "check", "a"], false),
+        (&["completions", "bash"], false),
+        (&["agent"], false),
+    ] {
+        let line = ["ringfence"].iter().chain(words).chain(&["--socket", "/s"]);
+        assert_eq!(Cli::try_parse_from(line).is_ok(), takes, "{words:?}");
+    }
 }
 
 #[tokio::test]
@@ -280,10 +300,50 @@ async fn lists_look_like_columns_or_json() {
 }
 
 #[tokio::test]
-async fn explain_shows_both_sides() {
+async fn following_in_columns_writes_row_by_row() {
     let fixture = Fixture::start().await;
+    fixture.deny(1);
+    fixture.push(event::OPEN, Verdict::Allow, 2);
     let written = Written::default();
-    let cli = Cli::try_parse_from([
+    let args = ObserveArgs {
+        follow: true,
+        last: Some(2),
+        ..ObserveArgs::default()
+    };
+    let mut output = written.output(Some(Format::Table));
+    let task = observe::run(&fixture.path, &args, &mut output);
+    let ended = tokio::select! {
+        ended = task => Some(ended),
+        () = async {
+            while written.text().lines().count() < 3 {
+                tokio::task::yield_now().await;
+            }
+        } => None,
+    };
+    assert!(ended.is_none(), "{ended:?}");
+    let text = written.text();
+    let lines: Vec<&str> = text.lines().collect();
+    let [header, deny, open] = lines.as_slice() else {
+        unreachable!("three lines were waited for");
+    };
+    for (title, cell) in [
+        ("VERDICT", "deny"),
+        ("SOURCE", "web("),
+        ("REASON", "default-deny"),
+    ] {
+        let column = header.find(title).unwrap();
+        assert!(deny.get(column..).unwrap().starts_with(cell), "{text}");
+    }
+    let column = header.find("REASON").unwrap();
+    assert!(
+        open.get(column..).unwrap().starts_with("direction-allow"),
+        "{text}"
+    );
+    assert!(open.ends_with(" -"), "{text}");
+}
+
+async fn explain(fixture: &Fixture, port: &str) -> (Result<(), CliError>, String) {
+    let question = [
         "ringfence",
         "explain",
         "--from",
@@ -291,19 +351,40 @@ async fn explain_shows_both_sides() {
         "--to",
         "db",
         "--port",
-        "5432",
-    ])
-    .unwrap();
-    let Command::Explain(args) = cli.command else {
+        port,
+    ];
+    let cli = Cli::try_parse_from(question).unwrap();
+    let Command::Explain { args, .. } = cli.command else {
         unreachable!("explain was asked for");
     };
-    explain::run(&fixture.path, &args, &mut written.output(None))
-        .await
-        .unwrap();
-    let text = written.text();
+    let written = Written::default();
+    let result = explain::run(&fixture.path, &args, &mut written.output(None)).await;
+    (result, written.text())
+}
+
+#[tokio::test]
+async fn explain_shows_both_sides() {
+    let fixture = Fixture::start().await;
+    let (result, text) = explain(&fixture, "5432").await;
+    result.unwrap();
     assert!(text.starts_with("ALLOW web -> db 5432/tcp\n"), "{text}");
     assert!(text.contains("web/egress[0]"), "{text}");
     assert!(text.contains("db-draft/deny-ingress[0]"), "{text}");
+}
+
+#[tokio::test]
+async fn explain_tells_a_denied_flow_by_its_exit_code() {
+    let fixture = Fixture::start().await;
+    let (result, text) = explain(&fixture, "80").await;
+    let error = result.unwrap_err();
+    assert_eq!((error.exit_code(), error.text()), (1, None));
+    assert!(text.starts_with("DENY web -> db 80/tcp\n"), "{text}");
+
+    fixture.set_mode(crate::config::Mode::Draft);
+    let (result, text) = explain(&fixture, "80").await;
+    result.unwrap();
+    assert!(text.starts_with("AUDIT web -> db 80/tcp\n"), "{text}");
+    assert!(text.contains("Note: the agent is in draft mode"), "{text}");
 }
 
 #[tokio::test]
@@ -354,6 +435,16 @@ fn a_valid_policy_passes() {
 }
 
 #[test]
+fn what_was_checked_is_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("a.toml"), GOOD).unwrap();
+    let written = Written::default();
+    policy::check(&[directory.path().to_owned()], &mut written.output(None)).unwrap();
+    let expected = "valid: 1 workload, 0 policies, 0 rules in 1 document\n";
+    assert_eq!(written.text(), expected);
+}
+
+#[test]
 fn every_error_of_a_policy_is_told() {
     let (result, found) = check(&[("a.toml", "[[workload]]\nnam = 1\n"), ("b.toml", "[[[")]);
     assert_eq!(result.unwrap_err().exit_code(), 1);
@@ -395,4 +486,45 @@ fn numbers_and_text_are_made_readable() {
     assert_eq!(words::verdict(9), "unknown(9)");
     assert_eq!(words::clean("a\u{1b}[31mb\n"), "a\u{fffd}[31mb\u{fffd}");
     assert_eq!(words::time(None), "");
+}
+
+#[test]
+fn a_check_names_everything_that_the_start_would_refuse_and_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("agent.toml");
+    let text = "[agent]\ncgroup-root = \"nowhere\"\npin-dir = \"pins\"\nstate-dir = \"/dev/null/state\"\n\
+        policy-dir = \"agent.toml\"\n[controller]\nendpoints = [\"https://c:1\"]\nca = \"ca\"\ncert = \"c\"\nkey = \"k\"\n";
+    fs::write(&path, text).unwrap();
+    let error = check::run(&path).unwrap_err();
+    assert_eq!(error.exit_code(), 1);
+    let text = error.text().unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let told = [
+        ["[agent] cgroup-root:", "nowhere does not exist"],
+        ["[agent] pin-dir:", "not on a bpffs"],
+        ["[agent] state-dir:", "/dev/null is not a directory"],
+        ["[agent] policy-dir:", "agent.toml"],
+        ["[controller] cannot read", "/ca"],
+    ];
+    assert_eq!(lines.len(), told.len(), "{text}");
+    for (line, told) in lines.iter().zip(told) {
+        assert!(line.starts_with(&path.display().to_string()), "{line}");
+        assert!(
+            told.iter().all(|part| line.contains(part)),
+            "{told:?}: {line}"
+        );
+    }
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_check_passes_what_the_start_would_make() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("agent.toml");
+    let text = "[agent]\npin-dir = \"/sys/fs/bpf/ringfence-check\"\nstate-dir = \"a/state\"\n\
+        policy-dir = \"policy.d\"\n[api]\nunix = \"run/agent.sock\"\n";
+    fs::write(&path, text).unwrap();
+    check::run(&path).unwrap();
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    assert!(!PathBuf::from("/sys/fs/bpf/ringfence-check").exists());
 }

@@ -21,6 +21,8 @@ use std::{
 
 use ringfence_common::abi::FailsafeEntry;
 
+use crate::sync;
+
 pub use error::{ConfigError, Problem};
 
 /// Where the agent looks for its configuration.
@@ -34,7 +36,7 @@ pub struct Config {
     /// What is guarded, and how.
     pub agent: Agent,
     /// Where policy comes from besides the policy directory; `None` = from nowhere else.
-    pub controller: Option<Controller>,
+    pub controller: Option<sync::Settings>,
     /// Path of the unix socket that gRPC is served on.
     pub api_socket: PathBuf,
     /// Address that Prometheus metrics are served on; `None` = not served.
@@ -104,21 +106,6 @@ pub enum Unselected {
     Allow,
     /// It may do nothing.
     Deny,
-}
-
-/// Section `[controller]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Controller {
-    /// `https://host:port`, tried in order; never empty. Plain `http` only for loopback.
-    pub endpoints: Vec<String>,
-    /// Certificates that the controller's certificate is checked against; `None` = those of the system.
-    pub ca: Option<PathBuf>,
-    /// Certificate of this host; present exactly when `key` is.
-    pub cert: Option<PathBuf>,
-    /// Private key of this host.
-    pub key: Option<PathBuf>,
-    /// Name by which this host introduces itself; never empty.
-    pub host: String,
 }
 
 /// Section `[flows]`.

@@ -1,21 +1,20 @@
 //! From the keys of each section to the valid configuration. Defaults stand here, once.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
-    str::FromStr,
     time::Duration,
 };
 
 use toml::Spanned;
 
 use super::{
-    Agent, CgroupRoot, Config, Controller, DEFAULT_SOCKET, Flows, Log, LogFormat, Mode, Unselected,
-    failsafe,
+    Agent, CgroupRoot, Config, DEFAULT_SOCKET, Flows, Log, LogFormat, Mode, Unselected, failsafe,
     read::{Document, Section},
     size::Size,
     values::{choice, number, path, text},
 };
+use crate::sync::{self, Endpoint, Tls};
 
 const CAPACITY: u64 = 65_536;
 const MAX_CAPACITY: u64 = 1 << 22;
@@ -101,63 +100,53 @@ fn agent(mut section: Section<'_, '_>, base: &Path) -> Agent {
     agent
 }
 
-/// `None` without the section.
-fn controller(mut section: Section<'_, '_>, base: &Path) -> Option<Controller> {
-    let present = section.is_present();
-    let endpoints = section.take::<Vec<Spanned<String>>>("endpoints");
-    let controller = Controller {
-        endpoints: endpoints
-            .iter()
-            .flat_map(Spanned::get_ref)
-            .map(|endpoint| endpoint.get_ref().clone())
-            .collect(),
-        ca: path(&mut section, "ca", base),
-        cert: path(&mut section, "cert", base),
-        key: path(&mut section, "key", base),
-        host: text(&mut section, "host").unwrap_or_else(hostname),
-    };
+/// `None` without the section, or with a problem in it.
+fn controller(mut section: Section<'_, '_>, base: &Path) -> Option<sync::Settings> {
+    let endpoints = endpoints(&mut section);
+    let files = ["ca", "cert", "key"].map(|key| path(&mut section, key, base));
+    let host = text(&mut section, "host").unwrap_or_else(hostname);
     let span = section.span();
-    let problem = if !present {
-        None
-    } else if controller.endpoints.is_empty() {
-        Some((
-            "no controller is named",
-            "set `endpoints`, or remove the section",
-        ))
-    } else if controller.cert.is_some() != controller.key.is_some() {
-        Some(("one of `cert` and `key` is missing", "set both, or neither"))
-    } else if controller.host.is_empty() {
-        Some(("this host has no name", "set `host`"))
-    } else {
-        None
-    };
-    if let Some((message, remedy)) = problem {
-        section.problem(&span, message.to_owned(), remedy);
-    }
-    for endpoint in endpoints.iter().flat_map(Spanned::get_ref) {
-        if !acceptable(endpoint.get_ref()) {
-            section.problem(
-                &endpoint.span(),
-                format!("`{}` is no endpoint", endpoint.get_ref()),
-                "write https://HOST:PORT; plain http is for loopback only",
-            );
+    let settings = match (section.is_present(), endpoints, tls(files)) {
+        (false, _, _) | (true, None, _) => None,
+        (true, Some(_), Err(())) => {
+            let message = "`ca`, `cert` and `key` belong together".to_owned();
+            section.problem(&span, message, "set all three, or none of them");
+            None
         }
-    }
+        (true, Some(endpoints), Ok(tls)) => {
+            let version = env!("CARGO_PKG_VERSION").to_owned();
+            sync::Settings::new(endpoints, tls, host, version)
+                .inspect_err(|error| section.problem(&span, error.to_string(), error.remedy()))
+                .ok()
+        }
+    };
     section.finish();
-    present.then_some(controller)
+    settings
 }
 
-/// Whether policy may be fetched from there.
-fn acceptable(endpoint: &str) -> bool {
-    let Ok(uri) = tonic::transport::Uri::from_str(endpoint) else {
-        return false;
-    };
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let loopback = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-    match uri.scheme_str() {
-        Some("https") => !host.is_empty(),
-        Some("http") => loopback,
-        Some(_) | None => false,
+/// Empty without the key; `None` with a problem in its value.
+fn endpoints(section: &mut Section<'_, '_>) -> Option<Vec<Endpoint>> {
+    let texts = section.take::<Vec<Spanned<String>>>("endpoints");
+    let mut endpoints = Vec::new();
+    let mut valid = true;
+    for text in texts.iter().flat_map(Spanned::get_ref) {
+        match Endpoint::parse(text.get_ref()) {
+            Ok(endpoint) => endpoints.push(endpoint),
+            Err(error) => {
+                section.problem(&text.span(), error.to_string(), error.remedy());
+                valid = false;
+            }
+        }
+    }
+    valid.then_some(endpoints)
+}
+
+/// All three files of mutual TLS or none of them.
+fn tls(files: [Option<PathBuf>; 3]) -> Result<Option<Tls>, ()> {
+    match files {
+        [None, None, None] => Ok(None),
+        [Some(ca), Some(cert), Some(key)] => Ok(Some(Tls { ca, cert, key })),
+        _ => Err(()),
     }
 }
 

@@ -1,9 +1,10 @@
 //! What is accepted, what is refused, and that the shipped file tells the truth.
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::*;
+use crate::sync::Endpoint;
 
 const SHIPPED: &str = include_str!("../../../config/agent.toml");
 
@@ -77,9 +78,11 @@ fn shipped_examples_of_the_other_keys_are_valid() {
         .collect();
     let config = good(&all);
     let controller = config.controller.unwrap();
-    assert_eq!(controller.endpoints, ["https://controller.example:8443"]);
-    assert_eq!(controller.ca, Some(PathBuf::from("/etc/ringfence/ca.pem")));
-    assert_eq!(controller.host, "host-1");
+    let endpoint = Endpoint::parse("https://controller.example:8443").unwrap();
+    assert_eq!(controller.endpoints(), [endpoint]);
+    let ca = &controller.tls().unwrap().ca;
+    assert_eq!(ca, Path::new("/etc/ringfence/ca.pem"));
+    assert_eq!(controller.host(), "host-1");
     assert_eq!(config.failsafe.len(), 1);
     assert!(config.warnings.is_empty());
 }
@@ -104,8 +107,8 @@ fn the_guarded_directory_can_be_named() {
 
 #[test]
 fn host_is_the_hosts_name_unless_set() {
-    let config = good("[controller]\nendpoints = [\"https://c:1\"]\n");
-    assert!(!config.controller.unwrap().host.is_empty());
+    let config = good("[controller]\nendpoints = [\"unix:/c.sock\"]\n");
+    assert!(!config.controller.unwrap().host().is_empty());
 }
 
 #[test]
@@ -221,24 +224,40 @@ fn bad_failsafe_entries_are_refused() {
 #[test]
 fn controller_must_be_reachable_safely() {
     let with = |keys: &str| format!("[controller]\n{keys}\n");
+    let tls = "\nca = \"ca\"\ncert = \"cert\"\nkey = \"key\"";
     assert_eq!(problems(&with("")).len(), 1);
     assert_eq!(problems(&with("endpoints = []")).len(), 1);
-    assert_eq!(
-        problems(&with(
-            "endpoints = [\"http://10.0.0.1:1\", \"c:1\", \"ftp://c\"]"
-        ))
-        .len(),
-        3
-    );
-    assert_eq!(
-        problems(&with("endpoints = [\"https://c:1\"]\ncert = \"a\"")).len(),
-        1
-    );
-    for host in ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost:1"] {
-        assert!(
-            good(&with(&format!("endpoints = [\"{host}\"]")))
-                .controller
-                .is_some()
-        );
+    let several = "endpoints = [\n\"http://10.0.0.1:1\",\n\"c:1\",\n\"ftp://c\",\n\"https://localhost\",\n\"unix:c\"]";
+    let found = problems(&with(several));
+    let lines: Vec<usize> = found.iter().map(|problem| problem.line).collect();
+    assert_eq!(lines, [3, 4, 5, 6, 7], "{found:?}");
+    for keys in [
+        "",
+        "\ncert = \"a\"",
+        "\nca = \"a\"",
+        "\ncert = \"a\"\nkey = \"a\"",
+    ] {
+        let found = problems(&with(&format!("endpoints = [\"https://c:1\"]{keys}")));
+        let [problem] = found.as_slice() else {
+            panic!("{keys}: {found:?}");
+        };
+        assert!(problem.remedy.contains("all three"), "{problem}");
+    }
+    for (endpoint, keys) in [
+        ("http://127.0.0.1:1", ""),
+        ("http://[::1]:1", ""),
+        ("http://localhost:1", ""),
+        ("unix:/run/ringfence-controller/controller.sock", ""),
+        ("https://c:1", tls),
+    ] {
+        let config = good(&with(&format!("endpoints = [\"{endpoint}\"]{keys}")));
+        let shown = config
+            .controller
+            .unwrap()
+            .endpoints()
+            .first()
+            .unwrap()
+            .to_string();
+        assert_eq!(shown, endpoint);
     }
 }

@@ -41,7 +41,7 @@ pub fn probe() -> Vec<Feature> {
     out
 }
 
-/// One message that names everything that is required and missing, each with its remedy.
+/// Everything that is required and missing, each on a line with its remedy.
 #[must_use]
 pub fn missing(features: &[Feature]) -> Option<String> {
     let lines: Vec<_> = features
@@ -49,10 +49,7 @@ pub fn missing(features: &[Feature]) -> Option<String> {
         .filter(|feature| feature.required && !feature.present)
         .map(|feature| format!("  {}: {}", feature.name, feature.note))
         .collect();
-    if lines.is_empty() {
-        return None;
-    }
-    Some(format!("this host lacks:\n{}", lines.join("\n")))
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 fn capabilities(status: &str) -> Vec<Feature> {

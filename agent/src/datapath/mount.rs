@@ -71,26 +71,40 @@ pub enum MountError {
     },
 }
 
+/// Looks whether [`bpffs`] will find `path` on a bpffs, or can mount one for it; changes nothing.
+///
+/// # Errors
+/// If the path is not plain, can't be looked at, or lies on another file system.
+pub fn check(path: &Path) -> Result<(), MountError> {
+    plain(path)?;
+    if on_bpffs(path)? || path.starts_with(CUSTOMARY) {
+        return Ok(());
+    }
+    Err(MountError::NotBpffs { path: path.into() })
+}
+
 /// Makes sure that `path` is a directory on a bpffs that only the agent's user can enter. Mounts
 /// bpffs on `/sys/fs/bpf` if `path` is below it and nothing is mounted there.
 ///
 /// # Errors
 /// If it can't be, or if the directory is somebody else's.
 pub fn bpffs(path: &Path) -> Result<(), MountError> {
-    let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
-    if !path.is_absolute() || !path.components().all(plain) {
-        return Err(MountError::Path { path: path.into() });
-    }
+    check(path)?;
     if !on_bpffs(path)? {
-        if !path.starts_with(CUSTOMARY) {
-            return Err(MountError::NotBpffs { path: path.into() });
-        }
         mount_customary()?;
         if !on_bpffs(path)? {
             return Err(MountError::NotBpffs { path: path.into() });
         }
     }
     directory(path)
+}
+
+fn plain(path: &Path) -> Result<(), MountError> {
+    let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+    if path.is_absolute() && path.components().all(plain) {
+        return Ok(());
+    }
+    Err(MountError::Path { path: path.into() })
 }
 
 /// Whether the path, or its nearest ancestor that exists, is on a bpffs.
@@ -186,6 +200,8 @@ mod tests {
         alone(|| {
             let path = Path::new("/sys/fs/bpf/ringfence/test");
             assert!(!on_bpffs(path)?);
+            check(path)?;
+            assert!(!on_bpffs(path)?, "a check mounts nothing");
             bpffs(path)?;
             assert!(on_bpffs(path)?);
             let inode = fs::metadata(path)?.ino();
@@ -209,13 +225,16 @@ mod tests {
             let point = root.path().join("mounted");
             fs::create_dir(&point)?;
             let pins = point.join("a/b");
-            let refused = bpffs(&pins);
-            assert!(
-                matches!(refused, Err(MountError::NotBpffs { .. })),
-                "{refused:?}"
-            );
+            for refused in [check(&pins), bpffs(&pins)] {
+                assert!(
+                    matches!(refused, Err(MountError::NotBpffs { .. })),
+                    "{refused:?}"
+                );
+            }
             let nothing = None::<&str>;
             mount(nothing, &point, Some("bpf"), MsFlags::empty(), nothing)?;
+            check(&pins)?;
+            assert!(!pins.exists(), "a check makes nothing");
             bpffs(&pins)?;
             assert!(pins.is_dir());
             Ok(())

@@ -59,7 +59,7 @@ impl Table {
     }
 
     /// Adds a flow; false if the table is full.
-    pub(super) fn insert(&mut self, live: Live) -> bool {
+    fn insert(&mut self, live: Live) -> bool {
         let key = live.key();
         if self.flows.len() >= CAPACITY && !self.flows.contains_key(&key) {
             return false;
@@ -68,7 +68,7 @@ impl Table {
         true
     }
 
-    pub(super) fn remove(&mut self, key: &(u64, Tuple)) {
+    fn remove(&mut self, key: &(u64, Tuple)) {
         let _removed = self.flows.remove(key);
     }
 

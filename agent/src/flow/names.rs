@@ -5,23 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use ringfence_common::abi::{Identity, identity};
+use ringfence_common::abi::Identity;
 use ringfence_policy::{
     compile::Compiled,
-    model::{Identities, PolicySet},
+    model::{Identities, PolicySet, RESERVED},
 };
-
-/// Reserved identities by number.
-const RESERVED: [&str; 8] = [
-    "unknown",
-    "host",
-    "world",
-    "remote-host",
-    "kernel",
-    "pending",
-    "controller",
-    "agent",
-];
 
 /// Who an identity is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,7 +46,7 @@ impl Names {
     /// The names of a compiled policy.
     #[must_use]
     pub fn new(set: &PolicySet, identities: &Identities, compiled: &Compiled) -> Self {
-        let reserved = (0..).zip(RESERVED).map(|(identity, name)| Party {
+        let reserved = RESERVED.into_iter().map(|(name, identity)| Party {
             identity,
             name: name.to_owned(),
             labels: BTreeMap::new(),
@@ -117,8 +105,6 @@ impl Names {
 
 /// Name of a reserved identity.
 fn reserved(identity: Identity) -> Option<&'static str> {
-    if identity >= identity::FIRST_WORKLOAD {
-        return None;
-    }
-    RESERVED.get(usize::try_from(identity).ok()?).copied()
+    let named = |(_, number): &&(&str, Identity)| *number == identity;
+    RESERVED.iter().find(named).map(|(name, _)| *name)
 }

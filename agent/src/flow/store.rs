@@ -5,7 +5,6 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use ringfence_common::abi::Tuple;
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -44,8 +43,6 @@ enum Command {
     Record(Arc<Record>),
     Read(oneshot::Sender<Reading>),
     Live(oneshot::Sender<Vec<Live>>),
-    Adopt(Vec<Live>),
-    Forget(Vec<(u64, Tuple)>),
 }
 
 /// The way to the store; cheap to clone.
@@ -81,22 +78,6 @@ impl Handle {
     /// The store has ended.
     pub async fn live(&self) -> Result<Vec<Live>, StoreGone> {
         self.ask(Command::Live).await
-    }
-
-    /// Adds flows that were open before the agent started; they leave no record.
-    ///
-    /// # Errors
-    /// The store has ended.
-    pub async fn adopt(&self, flows: Vec<Live>) -> Result<(), StoreGone> {
-        self.send(Command::Adopt(flows)).await
-    }
-
-    /// Removes flows whose socket is gone (their close record was lost).
-    ///
-    /// # Errors
-    /// The store has ended.
-    pub async fn forget(&self, flows: Vec<(u64, Tuple)>) -> Result<(), StoreGone> {
-        self.send(Command::Forget(flows)).await
     }
 
     /// What the store counts.
@@ -172,17 +153,6 @@ impl Store {
             }
             Command::Live(reply) => {
                 let _gone = reply.send(self.live.list());
-            }
-            Command::Adopt(flows) => {
-                for live in flows {
-                    let held = self.live.insert(live);
-                    self.note_live(held);
-                }
-            }
-            Command::Forget(flows) => {
-                for key in &flows {
-                    self.live.remove(key);
-                }
             }
         }
     }

@@ -13,10 +13,14 @@ use tokio::{
 };
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::flow;
+use crate::{
+    api::{Status, fixture::status},
+    flow,
+};
 
 fn counts() -> KernelCounts {
     let mut kernel = KernelCounts {
@@ -28,14 +32,38 @@ fn counts() -> KernelCounts {
     kernel
 }
 
-async fn started() -> (SocketAddr, Metrics, CancellationToken) {
+struct Server {
+    address: SocketAddr,
+    metrics: Metrics,
+    status: watch::Sender<Arc<Status>>,
+    cancel: CancellationToken,
+}
+
+async fn started() -> Server {
     let (handle, _store) = flow::open(1);
     let metrics = Metrics::new(handle.counters()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let cancel = CancellationToken::new();
-    let _task = tokio::spawn(serve(listener, metrics.clone(), counts, cancel.clone()));
-    (address, metrics, cancel)
+    let (status, published) = watch::channel(Arc::new(status()));
+    let _task = tokio::spawn(serve(
+        listener,
+        metrics.clone(),
+        counts,
+        published,
+        cancel.clone(),
+    ));
+    Server {
+        address,
+        metrics,
+        status,
+        cancel,
+    }
+}
+
+async fn get(address: SocketAddr, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    exchange(address, request.as_bytes()).await
 }
 
 async fn exchange(address: SocketAddr, request: &[u8]) -> String {
@@ -48,7 +76,12 @@ async fn exchange(address: SocketAddr, request: &[u8]) -> String {
 
 #[tokio::test]
 async fn a_scrape_tells_the_counters() {
-    let (address, metrics, _cancel) = started().await;
+    let Server {
+        address,
+        metrics,
+        status: _status,
+        ..
+    } = started().await;
     metrics.policy_applied(7, 3, Duration::from_millis(5));
     metrics.policy_refused();
     metrics.newest_policy_refused(true);
@@ -85,7 +118,11 @@ async fn a_scrape_tells_the_counters() {
 
 #[tokio::test]
 async fn other_requests_are_answered_and_bounded() {
-    let (address, _metrics, _cancel) = started().await;
+    let Server {
+        address,
+        status: _status,
+        ..
+    } = started().await;
     let health = exchange(address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert!(
         health.starts_with("HTTP/1.1 200") && health.ends_with("ok\n"),
@@ -103,8 +140,53 @@ async fn other_requests_are_answered_and_bounded() {
 }
 
 #[tokio::test]
+async fn health_tells_when_the_host_is_not_guarded() {
+    let Server {
+        address, status, ..
+    } = started().await;
+    assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
+    status.send_modify(|status| Arc::make_mut(status).hooks[1].attached = false);
+    let text = get(address, "/healthz").await;
+    assert!(text.starts_with("HTTP/1.1 503"), "{text}");
+    assert!(
+        text.contains("1 of 2 programs are not attached (bind4)"),
+        "{text}"
+    );
+    status.send_modify(|status| Arc::make_mut(status).hooks.clear());
+    let text = get(address, "/healthz").await;
+    assert!(
+        text.starts_with("HTTP/1.1 503") && text.contains("no program"),
+        "{text}"
+    );
+    // The counters are still told.
+    assert!(get(address, "/metrics").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn idle_connections_keep_nobody_waiting() {
+    let Server {
+        address,
+        status: _status,
+        ..
+    } = started().await;
+    let mut idle = Vec::new();
+    for _ in 0..300 {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    for path in ["/healthz", "/metrics"] {
+        let text = get(address, path).await;
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    }
+    // The oldest had to go.
+    let mut byte = [0];
+    assert_eq!(idle[0].read(&mut byte).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn serving_ends_when_cancelled() {
-    let (address, _metrics, cancel) = started().await;
+    let Server {
+        address, cancel, ..
+    } = started().await;
     cancel.cancel();
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(TcpStream::connect(address).await.is_err());

@@ -20,7 +20,7 @@ use tonic::Streaming;
 use super::{
     Phase, State, Update,
     backoff::Backoff,
-    connect::connect,
+    connect::{connect, ended, unanswered},
     error::{AttemptError, SyncError},
     held::Held,
     settings::{Endpoint, Settings},
@@ -183,7 +183,7 @@ impl Client {
         let response = client
             .sync(ReceiverStream::new(outgoing))
             .await
-            .map_err(|status| ended(&status))?;
+            .map_err(|status| unanswered(endpoint, &status))?;
         Ok((requests, response.into_inner()))
     }
 
@@ -246,10 +246,4 @@ async fn send(requests: &mpsc::Sender<SyncRequest>, request: Request) -> Result<
         .send(request)
         .await
         .map_err(|_| AttemptError::Ended("the connection is closed".into()))
-}
-
-fn ended(status: &tonic::Status) -> AttemptError {
-    // The text is the controller's: it is clipped, and `Debug` keeps control characters out of the log.
-    let message = limits::clip_error(status.message());
-    AttemptError::Ended(format!("{:?} {message:?}", status.code()))
 }

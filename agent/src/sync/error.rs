@@ -20,8 +20,14 @@ pub(super) enum AttemptError {
         path: PathBuf,
         error: std::io::Error,
     },
+    #[error(
+        "the certificates are unusable: {0}; [controller] needs PEM files: ca, cert with its chain, and its key"
+    )]
+    Certificates(String),
     #[error("cannot connect: {0}")]
     Connect(String),
+    #[error("the controller closed the connection without an answer ({cause}); {hint}")]
+    Unanswered { cause: String, hint: &'static str },
     #[error("no answer within {seconds} s")]
     TimedOut { seconds: u64 },
     #[error("the controller ended the stream: {0}")]

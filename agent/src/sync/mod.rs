@@ -20,6 +20,7 @@ mod verify;
 
 pub use cache::CacheError;
 pub use client::run;
+pub use connect::check;
 pub use error::SyncError;
 pub use held::Held;
 pub use settings::{Endpoint, Settings, SettingsError, Tls};

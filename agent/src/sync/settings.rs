@@ -10,7 +10,7 @@ use ringfence_proto::limits;
 use thiserror::Error;
 
 /// Valid settings of synchronisation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     endpoints: Vec<Endpoint>,
     tls: Option<Tls>,
@@ -45,28 +45,40 @@ pub enum Endpoint {
     },
 }
 
-/// What is wrong with the settings.
+/// What is wrong with the settings; [`SettingsError::remedy`] tells what to do.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum SettingsError {
     /// Not an endpoint.
-    #[error(
-        "{0:?} is not an endpoint; write https://HOST:PORT, http://127.0.0.1:PORT or unix:/PATH"
-    )]
+    #[error("{0:?} is not an endpoint")]
     Endpoint(String),
     /// Policy would travel in the clear.
-    #[error(
-        "{0:?} would carry policy in the clear; use https:// with ca, cert and key (http:// is for loopback only)"
-    )]
+    #[error("{0:?} would carry policy in the clear")]
     Clear(String),
     /// No endpoint.
-    #[error("no endpoint; name at least one in [controller] endpoints")]
+    #[error("no controller is named")]
     NoEndpoint,
     /// An https endpoint without certificates.
-    #[error("{0} needs ca, cert and key in [controller]")]
+    #[error("{0} needs `ca`, `cert` and `key`")]
     NoTls(Endpoint),
     /// A host name that the controller would refuse.
-    #[error("host name {0:?} is empty, longer than 255 bytes or not printable")]
+    #[error("the name of this host, {0:?}, is empty, longer than 255 bytes or not printable")]
     Host(String),
+}
+
+impl SettingsError {
+    /// What to do about it.
+    #[must_use]
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::Endpoint(_) => "write https://HOST:PORT, http://127.0.0.1:PORT or unix:/PATH",
+            Self::Clear(_) => {
+                "use https:// with `ca`, `cert` and `key`; plain http is for loopback only"
+            }
+            Self::NoEndpoint => "set `endpoints`, or remove the section",
+            Self::NoTls(_) => "set all three",
+            Self::Host(_) => "set `host`",
+        }
+    }
 }
 
 impl Settings {
@@ -209,7 +221,7 @@ mod tests {
             "http://127.0.0.1:8443",
             "http://[::1]:8443",
             "http://localhost:1",
-            "unix:/run/ringfence/controller.sock",
+            "unix:/run/ringfence-controller/controller.sock",
         ] {
             let parsed = Endpoint::parse(text).map(|endpoint| endpoint.to_string());
             assert_eq!(parsed.as_deref(), Ok(text));

@@ -41,12 +41,6 @@ pub struct Packet {
 
 /// TCP FIN flag.
 pub const FIN: u8 = 1;
-/// TCP SYN flag.
-pub const SYN: u8 = 2;
-/// TCP RST flag.
-pub const RST: u8 = 4;
-/// TCP ACK flag.
-pub const ACK: u8 = 16;
 
 /// The packet is cut short, claims impossible lengths or chains too many headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,14 +18,14 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::net::UnixStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use crate::serve::causes;
+use crate::{config::DEFAULT_LISTEN, serve::causes};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Address of the controller: `unix:/PATH`, `http://127.0.0.1:PORT` or `https://HOST:PORT`
-    #[arg(long, default_value = "unix:/run/ringfence/controller.sock")]
+    #[arg(long, default_value = DEFAULT_LISTEN)]
     endpoint: String,
     /// Certificates that the controller's must lead to (https)
     #[arg(long, requires_all = ["cert", "key"])]

@@ -8,19 +8,20 @@ use std::{
 use anyhow::Result;
 use ringfence_documents::Naming;
 use ringfence_policy::parse::{lint, parse};
+use time::OffsetDateTime;
 
 use crate::{config::Config, listen, store::StoreError};
 
 pub(super) fn run(path: &Path) -> Result<()> {
     let config = Config::load(path)?;
     if let Some(tls) = &config.tls {
-        drop(listen::tls(tls)?);
+        drop(listen::tls::acceptor(tls)?);
     }
     let documents = ringfence_documents::read(&config.policy_dir, Naming::File)
         .map_err(StoreError::Documents)?;
     let set = parse(&documents).map_err(StoreError::Invalid)?;
     let mut out = io::stdout().lock();
-    for warning in lint(&set) {
+    for warning in lint(&set, OffsetDateTime::now_utc()) {
         writeln!(out, "warning: {warning}")?;
     }
     writeln!(

@@ -1,6 +1,10 @@
 //! Errors of the configuration.
 
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt::{self, Display, Formatter},
+    io,
+    path::{Path, PathBuf},
+};
 
 use thiserror::Error;
 
@@ -16,34 +20,32 @@ pub enum ConfigError {
         error: io::Error,
     },
     /// Something in it is wrong.
-    #[error("{file}:{line}: {message}", file = .path.display())]
+    #[error("{}", list(path, problems))]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// Line, from 1.
-        line: usize,
-        /// What is wrong, and what to write instead.
-        message: String,
+        /// All that is wrong, in the order of lines; never empty.
+        problems: Vec<Problem>,
     },
 }
 
-impl ConfigError {
-    /// An error at a byte of the text.
-    pub(super) fn at(
-        path: &std::path::Path,
-        text: &str,
-        byte: usize,
-        message: impl fmt::Display,
-    ) -> Self {
-        let line = 1 + text
-            .bytes()
-            .take(byte)
-            .filter(|byte| *byte == b'\n')
-            .count();
-        Self::Invalid {
-            path: path.to_owned(),
-            line,
-            message: message.to_string(),
-        }
+/// One problem of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// Line, from 1.
+    pub line: usize,
+    /// What is wrong, and what to write instead.
+    pub message: String,
+}
+
+impl Display for Problem {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.line, self.message)
     }
+}
+
+fn list(path: &Path, problems: &[Problem]) -> String {
+    let line = |problem: &Problem| format!("{}:{problem}", path.display());
+    let lines: Vec<String> = problems.iter().map(line).collect();
+    lines.join("\n")
 }

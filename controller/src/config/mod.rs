@@ -1,20 +1,24 @@
-//! Configuration: TOML -> raw (serde, private) -> valid [`Config`].
+//! Configuration: one TOML file in, one valid [`Config`] out.
 //!
-//! A key that nobody knows is an error with file, line and the key that was probably meant.
+//! Every problem of a file is reported at once, with its line; a key that nobody knows is one, with the key
+//! that was probably meant.
 
 mod error;
-mod keys;
 mod raw;
+mod read;
 #[cfg(test)]
 mod tests;
 
-pub use error::ConfigError;
+pub use error::{ConfigError, Problem};
 
 use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
+
+/// Where agents and operators of this host connect unless told otherwise.
+pub const DEFAULT_LISTEN: &str = "unix:/run/ringfence-controller/controller.sock";
 
 /// Valid configuration of the controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +61,7 @@ impl Config {
     /// Reads and validates a file.
     ///
     /// # Errors
-    /// The file cannot be read, or the first thing that is wrong in it.
+    /// The file cannot be read, or everything that is wrong in it.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|error| ConfigError::Read {
             path: path.to_owned(),
@@ -66,13 +70,23 @@ impl Config {
         Self::parse(path, &text)
     }
 
-    /// Validates the text of a file; relative paths of certificates start at its directory.
+    /// Validates the text of a file; relative paths start at its directory.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// Everything that is wrong.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        keys::check(path, text)?;
-        raw::parse(path, text)
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let base = absolute.parent().unwrap_or(Path::new("/"));
+        let mut reader = read::Reader::new(text);
+        let config = raw::config(&mut reader, base);
+        let problems = reader.finish();
+        if problems.is_empty() {
+            return Ok(config);
+        }
+        Err(ConfigError::Invalid {
+            path: path.to_owned(),
+            problems,
+        })
     }
 }
 

@@ -1,35 +1,17 @@
-//! The configuration as it is written.
+//! From the keys as they are written to the valid configuration. Defaults stand here, once.
 
 use std::{
     net::SocketAddr,
-    ops::Range,
     path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
-use toml::Spanned;
 
-use super::{Config, ConfigError, Listen, Tls};
+use super::{Config, DEFAULT_LISTEN, Listen, Tls, read::Reader};
 
-const LISTEN: &str = "unix:/run/ringfence/controller.sock";
 const POLICY_DIR: &str = "/etc/ringfence/controller/policy.d";
 const STATE_DIR: &str = "/var/lib/ringfence-controller";
 const MAX_AGENTS: usize = 16_384;
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-struct Raw {
-    server: Server,
-    tls: Option<RawTls>,
-    store: Store,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-struct Server {
-    listen: Option<Spanned<OneOrMore>>,
-    max_agents: Option<Spanned<usize>>,
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(
@@ -41,85 +23,46 @@ enum OneOrMore {
     More(Vec<String>),
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct RawTls {
-    cert: PathBuf,
-    key: PathBuf,
-    client_ca: PathBuf,
-    #[serde(default = "yes")]
-    verify_host: bool,
+/// Reads every key; relative paths start at `base`. The result is valid only if there is no problem.
+pub(super) fn config(reader: &mut Reader<'_>, base: &Path) -> Config {
+    let tls = tls(reader, base);
+    // What is wrong inside [tls] does not make an address one without TLS.
+    let secured = reader.place("tls").is_some();
+    Config {
+        listen: listen(reader, secured),
+        max_agents: max_agents(reader),
+        tls,
+        policy_dir: path(reader, base, "store", "policy-dir").unwrap_or_else(|| POLICY_DIR.into()),
+        state_dir: path(reader, base, "store", "state-dir").unwrap_or_else(|| STATE_DIR.into()),
+    }
 }
 
-const fn yes() -> bool {
-    true
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-struct Store {
-    policy_dir: Option<Spanned<PathBuf>>,
-    state_dir: Option<Spanned<PathBuf>>,
-}
-
-pub(super) fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
-    let raw: Raw = toml::from_str(text).map_err(|error| {
-        let byte = error.span().map_or(0, |span| span.start);
-        ConfigError::at(path, text, byte, error.message())
-    })?;
-    let invalid =
-        |span: Range<usize>, message: String| ConfigError::at(path, text, span.start, message);
-
-    let (span, addresses) = match raw.server.listen {
-        None => (0..0, OneOrMore::One(LISTEN.into())),
-        Some(listen) => (listen.span(), listen.into_inner()),
+fn listen(reader: &mut Reader<'_>, secured: bool) -> Vec<Listen> {
+    let Some(written) = reader.take::<OneOrMore>("server", "listen") else {
+        return listen_address(DEFAULT_LISTEN, secured)
+            .into_iter()
+            .collect();
     };
-    let addresses = match addresses {
+    let span = written.span();
+    let addresses = match written.into_inner() {
         OneOrMore::One(address) => vec![address],
         OneOrMore::More(addresses) => addresses,
     };
     if addresses.is_empty() {
-        let message = format!("listen is empty; write {LISTEN:?} or leave it out");
-        return Err(invalid(span, message));
+        let message = format!("[server] listen is empty; write {DEFAULT_LISTEN:?} or leave it out");
+        reader.problem(&span, message);
     }
-    let listen = addresses
-        .iter()
-        .map(|address| listen_address(address, raw.tls.is_some()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|message| invalid(span, message))?;
-
-    let max_agents = match raw.server.max_agents {
-        None => MAX_AGENTS,
-        Some(agents) if (1..=1_000_000).contains(agents.get_ref()) => agents.into_inner(),
-        Some(agents) => {
-            let message = "max-agents is a number from 1 to 1000000".into();
-            return Err(invalid(agents.span(), message));
+    let mut listen = Vec::new();
+    for address in addresses {
+        match listen_address(&address, secured) {
+            Ok(address) => listen.push(address),
+            Err(message) => reader.problem(&span, format!("[server] listen: {message}")),
         }
-    };
-    let absolute = |dir: Option<Spanned<PathBuf>>, default: &str| match dir {
-        None => Ok(PathBuf::from(default)),
-        Some(dir) if dir.get_ref().is_absolute() => Ok(dir.into_inner()),
-        Some(dir) => Err(invalid(
-            dir.span(),
-            "write an absolute path, beginning with /".into(),
-        )),
-    };
-    let base = path.parent().unwrap_or(Path::new(""));
-    Ok(Config {
-        listen,
-        max_agents,
-        tls: raw.tls.map(|tls| Tls {
-            cert: base.join(tls.cert),
-            key: base.join(tls.key),
-            client_ca: base.join(tls.client_ca),
-            verify_host: tls.verify_host,
-        }),
-        policy_dir: absolute(raw.store.policy_dir, POLICY_DIR)?,
-        state_dir: absolute(raw.store.state_dir, STATE_DIR)?,
-    })
+    }
+    listen
 }
 
-fn listen_address(text: &str, tls: bool) -> Result<Listen, String> {
+fn listen_address(text: &str, secured: bool) -> Result<Listen, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         let path = path.strip_prefix("//").unwrap_or(path);
         return if Path::new(path).is_absolute() {
@@ -131,11 +74,61 @@ fn listen_address(text: &str, tls: bool) -> Result<Listen, String> {
     let address: SocketAddr = text.parse().map_err(|_| {
         format!("{text:?} is not an address; write \"unix:/PATH\" or a numeric \"IP:PORT\"")
     })?;
-    if !tls && !address.ip().is_loopback() {
+    if !secured && !address.ip().is_loopback() {
         return Err(format!(
             "{text:?} would serve policy in the clear to anybody; add [tls] with cert, key and client-ca, or listen on a \
              unix socket or a loopback address"
         ));
     }
     Ok(Listen::Tcp(address))
+}
+
+fn max_agents(reader: &mut Reader<'_>) -> usize {
+    let agents = reader.take::<i64>("server", "max-agents");
+    let valid = |agents: i64| {
+        usize::try_from(agents)
+            .ok()
+            .filter(|n| (1..=1_000_000).contains(n))
+    };
+    match agents {
+        None => MAX_AGENTS,
+        Some(agents) => valid(*agents.get_ref()).unwrap_or_else(|| {
+            let message = format!(
+                "[server] max-agents can't be {}; write a number from 1 to 1000000",
+                agents.get_ref()
+            );
+            reader.problem(&agents.span(), message);
+            MAX_AGENTS
+        }),
+    }
+}
+
+/// `None` without the table, or with a problem in it.
+fn tls(reader: &mut Reader<'_>, base: &Path) -> Option<Tls> {
+    let span = reader.place("tls")?;
+    let mut file = |key| {
+        let is_written = reader.has("tls", key);
+        let file = path(reader, base, "tls", key);
+        if !is_written {
+            reader.problem(&span, format!("[tls] has no {key}; write {key} = \"FILE\""));
+        }
+        file
+    };
+    let (cert, key, client_ca) = (file("cert"), file("key"), file("client-ca"));
+    let verify_host = reader.take::<bool>("tls", "verify-host");
+    Some(Tls {
+        cert: cert?,
+        key: key?,
+        client_ca: client_ca?,
+        verify_host: verify_host.is_none_or(toml::Spanned::into_inner),
+    })
+}
+
+fn path(reader: &mut Reader<'_>, base: &Path, table: &str, key: &str) -> Option<PathBuf> {
+    let path = reader.take::<PathBuf>(table, key)?;
+    if path.get_ref().as_os_str().is_empty() {
+        let message = format!("[{table}] {key} is empty; write a path, or leave it out");
+        reader.problem(&path.span(), message);
+    }
+    Some(base.join(path.into_inner()))
 }

@@ -1,19 +1,14 @@
 //! Sockets: who may connect, and who else listens there already.
 
+pub mod tls;
 mod unix;
 
 pub use unix::UnixSocket;
 
-use std::{fs, io, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tonic::transport::{Certificate, Identity, ServerTlsConfig};
-
-use crate::config::Tls;
-
-/// A handshake that takes longer is not one.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Why there is no socket to serve on.
 #[derive(Debug, Error)]
@@ -61,21 +56,4 @@ pub async fn tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
             error,
         }
     })
-}
-
-/// Reads the files of mutual TLS.
-///
-/// # Errors
-/// One of them cannot be read.
-pub fn tls(tls: &Tls) -> Result<ServerTlsConfig, ListenError> {
-    let read = |path: &PathBuf| {
-        fs::read(path).map_err(|error| ListenError::TlsFile {
-            path: path.clone(),
-            error,
-        })
-    };
-    Ok(ServerTlsConfig::new()
-        .identity(Identity::from_pem(read(&tls.cert)?, read(&tls.key)?))
-        .client_ca_root(Certificate::from_pem(read(&tls.client_ca)?))
-        .timeout(HANDSHAKE))
 }

@@ -140,7 +140,7 @@ impl Store {
 /// Names of the workloads of a valid policy.
 fn judge(documents: &[Document]) -> Result<Vec<String>, StoreError> {
     let set = parse(documents).map_err(StoreError::Invalid)?;
-    for warning in lint(&set) {
+    for warning in lint(&set, ::time::OffsetDateTime::now_utc()) {
         tracing::warn!(%warning, "policy deserves a second look");
     }
     Ok(set

@@ -1,9 +1,13 @@
 //! Mutual TLS on TCP.
 
-use std::fs;
+use std::{
+    fs, io,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use ringfence_controller::listen::tls::acceptor;
 use tonic::{
     Code,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
@@ -77,6 +81,95 @@ async fn an_agent_speaks_for_the_host_of_its_certificate() -> Result<()> {
     let mut agent = Agent::connect(channel, "host-2").await?;
     let _first = agent.snapshot().await?;
     controller.stop().await
+}
+
+#[tokio::test]
+async fn files_that_are_no_certificates_are_named() -> Result<()> {
+    let ca = authority()?;
+    let (cert, key) = issue(&ca, "localhost")?;
+    let (_, other_key) = issue(&ca, "localhost")?;
+    for (file, text, told) in [
+        ("ca.pem", "", "ca.pem: no certificate"),
+        ("cert.pem", "junk", "cert.pem: no certificate"),
+        ("key.pem", "junk", "key.pem"),
+        ("key.pem", other_key.as_str(), "unusable"),
+    ] {
+        let dir = directory()?;
+        let path = |name: &str| dir.path().join(name);
+        for (name, text) in [
+            ("ca.pem", &ca.pem()),
+            ("cert.pem", &cert),
+            ("key.pem", &key),
+        ] {
+            fs::write(path(name), text)?;
+        }
+        fs::write(path(file), text)?;
+        let tls = Tls {
+            cert: path("cert.pem"),
+            key: path("key.pem"),
+            client_ca: path("ca.pem"),
+            verify_host: true,
+        };
+        let Err(error) = acceptor(&tls) else {
+            bail!("{file} was accepted");
+        };
+        assert!(error.to_string().contains(told), "{error}");
+    }
+    Ok(())
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        let text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        log.write(text)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_that_fails_is_logged_and_not_once_for_each() -> Result<()> {
+    let log = Log::default();
+    let writer = log.clone();
+    let logging = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _logging = tracing::subscriber::set_default(logging);
+    let (ca, other) = (authority()?, authority()?);
+    let controller = start(&ca, true).await?;
+    for _ in 0..20 {
+        let identity = issue(&other, "host-1")?;
+        if let Ok(channel) = connect(&controller, &ca, Some(identity)).await
+            && let Ok(mut agent) = Agent::connect(channel, "host-1").await
+        {
+            assert!(agent.receive().await.is_err());
+        }
+    }
+    // Served after all of those.
+    let channel = connect(&controller, &ca, Some(issue(&ca, "host-1")?)).await?;
+    let _first = Agent::connect(channel, "host-1").await?.snapshot().await?;
+    controller.stop().await?;
+    let text = log.text();
+    let told = text.matches("TLS handshake failed").count();
+    assert!((1..20).contains(&told), "{told}: {text}");
+    assert!(text.contains("invalid peer certificate"), "{text}");
+    assert!(!text.contains("127.0.0.1"), "{text}");
+    Ok(())
 }
 
 #[tokio::test]

@@ -2,10 +2,12 @@
 
 mod index;
 mod policy;
+mod reserved;
 mod workload;
 
 pub(crate) use index::LabelIndex;
 pub use policy::{Peer, Policy, Ports, Rule, RuleKind, Section};
+pub use reserved::RESERVED;
 pub use workload::{Selector, Workload};
 
 use std::collections::BTreeMap;

@@ -27,9 +27,10 @@ pub enum Selector {
     /// Glob over the cgroup path below the guarded root, with a leading slash; `*` stays within one
     /// component, `**` crosses them. It covers the cgroup and everything below it.
     Cgroup(GlobMatcher),
-    /// Name of the systemd unit: some component of the cgroup path equals it.
+    /// Name of the systemd unit: the first component of the cgroup path after its slices equals it.
     SystemdUnit(String),
-    /// Name of the systemd slice: some component of the cgroup path equals it.
+    /// Name of the systemd slice: one of the leading components of the cgroup path that end in `.slice`
+    /// equals it.
     SystemdSlice(String),
     /// Absolute path of the executable, as the agent's mount namespace resolves it.
     Exe(PathBuf),
@@ -42,15 +43,6 @@ pub enum Selector {
 }
 
 impl Selector {
-    /// Whether it looks at the process itself, not only at its cgroup.
-    #[must_use]
-    pub const fn is_process(&self) -> bool {
-        matches!(
-            self,
-            Self::Exe(_) | Self::Sha256(_) | Self::Uid(_) | Self::User(_)
-        )
-    }
-
     /// The key it has in a policy document.
     #[must_use]
     pub const fn key(&self) -> &'static str {

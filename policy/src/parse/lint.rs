@@ -1,14 +1,16 @@
 //! What is valid but hardly meant.
 
 use ringfence_common::abi::Direction;
+use time::OffsetDateTime;
 
 use super::Diagnostic;
 use crate::model::{LabelIndex, Peer, Policy, PolicySet, Rule, RuleKind};
 
-/// Warnings: a policy or peer that selects nothing, an empty list, a policy without rules, a
-/// workload that is cut off by deny rules alone. Ordered by document and line.
+/// Warnings: a policy or peer that selects nothing, an empty list, a policy without rules or whose
+/// rules have expired at `now`, a workload that is cut off by deny rules alone. Ordered by document
+/// and line.
 #[must_use]
-pub fn lint(set: &PolicySet) -> Vec<Diagnostic> {
+pub fn lint(set: &PolicySet, now: OffsetDateTime) -> Vec<Diagnostic> {
     let index = LabelIndex::new(&set.workloads);
     let mut found = Vec::new();
     for policy in &set.policies {
@@ -32,6 +34,16 @@ pub fn lint(set: &PolicySet) -> Vec<Diagnostic> {
                 policy.line,
                 format!("policy {:?} has no rules", policy.name),
                 "add rules or `default-deny`, or remove it",
+            );
+        }
+        if policy.not_after.is_some_and(|end| end <= now) {
+            warn(
+                policy.line,
+                format!(
+                    "the rules of policy {:?} have expired, and it goes on to restrict its workloads",
+                    policy.name
+                ),
+                "correct `not-after`, or remove the policy",
             );
         }
         for rule in &policy.rules {

@@ -1,11 +1,13 @@
 //! `[[workload]]`.
 
+use std::net::IpAddr;
+
 use super::{
-    report::Report,
+    report::{Fault, Report},
     selector,
     table::{Table, Value},
 };
-use crate::model::Workload;
+use crate::model::{RESERVED, Workload};
 
 const KEYS: [&str; 4] = ["name", "labels", "match", "allow-self"];
 
@@ -21,12 +23,35 @@ pub(super) fn read(report: &mut Report<'_>, value: &Value<'_>) -> Option<Workloa
         let matched = Table::open(report, value, "`match`")?;
         Some(selector::read(report, &matched))
     });
+    let name = table.name(report);
+    if let Some(fault) = ambiguous(&name) {
+        report.fault(&table.place("name"), fault);
+    }
     Some(Workload {
-        name: table.name(report),
+        name,
         labels: table.labels(report, "labels"),
         selectors: selectors.unwrap_or_default(),
         allow_self: table.boolean(report, "allow-self").unwrap_or(true),
         file: report.file(),
         line: report.line(&table.span),
     })
+}
+
+/// Why flow records and questions could not tell the name from something else.
+fn ambiguous(name: &str) -> Option<Fault> {
+    let address = name.split_once('/').map_or(name, |(address, _)| address);
+    let what =
+        if RESERVED.iter().any(|(reserved, _)| *reserved == name) || name.starts_with("unknown(") {
+            "stands for a reserved identity in flow records"
+        } else if address.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+            "reads as an address"
+        } else if name.contains('@') {
+            "reads as a workload and its address (`NAME@ADDRESS`)"
+        } else {
+            return None;
+        };
+    Some(Fault::new(
+        format!("a workload can't be called {name:?}: that {what}"),
+        "choose another name",
+    ))
 }

@@ -14,6 +14,7 @@ mod device;
 mod draft;
 mod executable;
 mod expiry;
+mod explain;
 mod flood;
 mod icmp;
 mod impostor;

@@ -8,7 +8,10 @@ use ringfence_proto::v1::policy_sync_server::PolicySyncServer;
 use tokio::{net::TcpListener, sync::mpsc};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming};
 
-use super::{super::Tls, Agent, Controller, Endpoint, Phase, Service, Settings, snapshot, web};
+use super::{
+    super::{Tls, check},
+    Agent, Controller, Endpoint, Phase, Service, Settings, snapshot, web,
+};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -80,16 +83,83 @@ async fn a_certificate_of_another_authority_or_name_does_not() -> Result<()> {
         // The agent's certificate is another authority's.
         (issue(&ca, "localhost")?, issue(&other, "host-1")?),
     ];
-    for (server, client) in cases {
+    let told = [
+        "certificate: BadSignature",
+        "not valid for name",
+        "`client-ca`",
+    ];
+    for ((server, client), told) in cases.into_iter().zip(told) {
         let dir = tempfile::tempdir()?;
         let (mut controller, port) = listen(&ca, server).await?;
         let mut agent = start(dir.path(), port, &ca, client)?;
         let state = agent.state(|state| state.last_error.is_some()).await?;
         assert_eq!(state.phase, Phase::Connecting);
+        let error = state.last_error.unwrap_or_default();
+        assert!(error.contains(told), "{told}: {error}");
         assert!(controller.streams.try_recv().is_err());
         agent.stop().await?;
         controller.stop().await;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn plain_http_to_a_port_with_tls_is_told() -> Result<()> {
+    let ca = authority()?;
+    let (controller, port) = listen(&ca, issue(&ca, "localhost")?).await?;
+    let endpoint = Endpoint::parse(&format!("http://localhost:{port}"))?;
+    let settings = Settings::new(vec![endpoint], None, "host-1".into(), "0".into())?;
+    let mut agent = Agent::start(settings, None, 0);
+    let state = agent.state(|state| state.last_error.is_some()).await?;
+    let error = state.last_error.unwrap_or_default();
+    assert!(error.contains("write https://"), "{error}");
+    agent.stop().await?;
+    controller.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn files_that_are_no_certificates_are_found_without_a_connection() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (ca, other) = (authority()?, authority()?);
+    let file = |name: &str| dir.path().join(name);
+    let tls = Tls {
+        ca: file("ca.pem"),
+        cert: file("agent.pem"),
+        key: file("agent.key"),
+    };
+    let (cert, key) = issue(&ca, "host-1")?;
+    let (_, other_key) = issue(&other, "host-1")?;
+    let endpoint = Endpoint::parse("https://localhost:1")?;
+    let settings = Settings::new(vec![endpoint], Some(tls), "host-1".into(), "0".into())?;
+    let good = [
+        ("ca.pem", ca.pem()),
+        ("agent.pem", cert),
+        ("agent.key", key),
+    ];
+    for (name, text) in &good {
+        fs::write(file(name), text)?;
+    }
+    assert_eq!(check(&settings).await, Ok(()));
+    for (name, text, told) in [
+        ("ca.pem", "", "ca.pem holds no certificate"),
+        ("agent.pem", "junk", "agent.pem holds no certificate"),
+        ("agent.key", "junk", "unusable"),
+        ("agent.key", other_key.as_str(), "unusable"),
+    ] {
+        fs::write(file(name), text)?;
+        let error = check(&settings).await.err().unwrap_or_default();
+        assert!(error.contains(told), "{told}: {error}");
+        for (name, text) in &good {
+            fs::write(file(name), text)?;
+        }
+    }
+    fs::remove_file(file("ca.pem"))?;
+    let error = check(&settings).await.err().unwrap_or_default();
+    assert!(
+        error.contains("ca.pem") && error.contains("[controller]"),
+        "{error}"
+    );
     Ok(())
 }
 

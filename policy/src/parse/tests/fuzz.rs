@@ -16,7 +16,7 @@ fn damaged_documents_are_refused_with_a_line_that_exists() {
         match parse_one(&text) {
             Ok(set) => {
                 valid += 1;
-                let _ = lint(&set);
+                let _ = lint(&set, time::OffsetDateTime::UNIX_EPOCH);
             }
             Err(errors) => {
                 refused += 1;

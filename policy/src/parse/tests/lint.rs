@@ -1,5 +1,7 @@
 //! Warnings.
 
+use time::OffsetDateTime;
+
 use super::parse_one;
 use crate::parse::lint;
 
@@ -7,7 +9,12 @@ const WEB: &str = "[[workload]]\nname = \"web\"\nlabels = { app = \"web\" }\nmat
 
 fn warnings(policies: &str) -> Vec<String> {
     let set = parse_one(&format!("{WEB}{policies}")).unwrap();
-    lint(&set).iter().map(ToString::to_string).collect()
+    lint(&set, now()).iter().map(ToString::to_string).collect()
+}
+
+/// 2027-01-31T18:00:00Z.
+fn now() -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(1_801_418_400).unwrap()
 }
 
 #[test]
@@ -48,4 +55,20 @@ fn deny_rules_alone_cut_a_workload_off() {
     assert!(
         warnings(&deny.replace("[[policy.d", "default-deny = [\"egress\"]\n[[policy.d")).is_empty()
     );
+}
+
+#[test]
+fn rules_that_have_expired_are_reported() {
+    let until = |end: &str| {
+        warnings(&format!(
+            "[[policy]]\nname = \"p\"\napplies-to = {{ app = \"web\" }}\nnot-after = {end}\n[[policy.egress]]\n"
+        ))
+    };
+    assert_eq!(
+        until("2027-01-31T19:00:00+01:00"),
+        [
+            "a.toml:5: the rules of policy \"p\" have expired, and it goes on to restrict its workloads; correct `not-after`, or remove the policy"
+        ]
+    );
+    assert!(until("2027-01-31T18:00:01Z").is_empty());
 }

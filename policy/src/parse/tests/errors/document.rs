@@ -1,7 +1,10 @@
 //! Documents, keys, types and names.
 
 use super::{POLICY, WEB, error, error_of_egress, error_of_policy};
-use crate::parse::tests::{document, parse, parse_one};
+use crate::{
+    model::RESERVED,
+    parse::tests::{document, parse, parse_one},
+};
 
 #[test]
 fn broken_toml_names_the_line() {
@@ -159,4 +162,48 @@ fn all_errors_are_collected_in_order() {
     let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
     assert_eq!(lines, [9, 10, 12, 12, 13, 13, 14, 14], "{errors:#?}");
     assert!(errors.iter().all(|error| !error.remedy.is_empty()));
+}
+
+#[test]
+fn workloads_can_not_be_mistaken_for_something_else() {
+    let workload = |name: &str| {
+        document(
+            "a.toml",
+            &format!("[[workload]]\nname = \"{name}\"\nmatch = {{ uid = 1 }}\n"),
+        )
+    };
+    for (name, what) in [
+        ("host", "stands for a reserved identity in flow records"),
+        (
+            "unknown(300)",
+            "stands for a reserved identity in flow records",
+        ),
+        ("10.0.0.1", "reads as an address"),
+        ("10.0.0.0/8", "reads as an address"),
+        ("[::1]", "reads as an address"),
+        (
+            "web@10.0.0.1",
+            "reads as a workload and its address (`NAME@ADDRESS`)",
+        ),
+        (
+            "web@",
+            "reads as a workload and its address (`NAME@ADDRESS`)",
+        ),
+    ] {
+        let errors = parse(&[workload(name)]).unwrap_err();
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let expected = format!(
+            "a.toml:2: a workload can't be called {name:?}: that {what}; choose another name"
+        );
+        assert_eq!(errors, [expected]);
+    }
+    for (name, _) in RESERVED {
+        assert!(parse(&[workload(name)]).is_err(), "{name}");
+    }
+    for name in ["hosts", "agent-1", "10.0.0", "a/b", "unknown-1"] {
+        assert!(parse(&[workload(name)]).is_ok(), "{name}");
+    }
+    // A policy is never taken for a peer.
+    let policy = "[[policy]]\nname = \"host\"\napplies-to = { app = \"web\" }\n";
+    assert!(parse(&[document("a.toml", policy)]).is_ok());
 }
