@@ -85,14 +85,17 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> Fate {
 
 #[inline(never)]
 fn judge(seen: &mut Seen, state: &SocketState, hook: Hook) -> Fate {
-    if let Some(entry) = flows::find(&seen.key)
-        && passes(&entry.decision)
-    {
-        // A flow that passed keeps the direction of its first packet, and its peer when it is gone.
-        seen.ask.direction = entry.decision.direction;
-        if seen.peer_gone != 0 {
-            seen.ask.peer = entry.decision.peer;
+    if let Some(entry) = flows::find(&seen.key) {
+        if passes(&entry.decision) {
+            // A flow that passed keeps the direction of its first packet, and its peer when it is gone.
+            seen.ask.direction = entry.decision.direction;
+            if seen.peer_gone != 0 {
+                seen.ask.peer = entry.decision.peer;
+            }
         }
+    } else if is_connected(seen, state) {
+        // Its flow found no room, or was idle for long.
+        seen.ask.direction = Direction::Egress as u8;
     }
     let mut decision = Decision::default();
     if seen.ask.direction == Direction::Ingress as u8 {
@@ -110,6 +113,17 @@ fn judge(seen: &mut Seen, state: &SocketState, hook: Hook) -> Fate {
     }
     flows::judged(seen, &state.owner, &mut decision, hook);
     fate(&decision)
+}
+
+/// Whether the datagram is of the peer that the socket is connected to, with a verdict that holds.
+#[inline(always)]
+fn is_connected(seen: &Seen, state: &SocketState) -> bool {
+    let tuple = &seen.ask.tuple;
+    tuple.protocol == UDP
+        && state.called == sock::digest(words(&tuple.remote), tuple.remote_port)
+        && state.decision.direction == Direction::Egress as u8
+        && passes(&state.decision)
+        && policy::is_fresh(&state.decision, seen.ask.generation)
 }
 
 /// Fills in the other end. Answers whether a receiver on this host will know who sends: a datagram that

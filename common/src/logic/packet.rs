@@ -41,6 +41,8 @@ pub struct Packet {
 
 /// TCP FIN flag.
 pub const FIN: u8 = 1;
+/// TCP SYN flag.
+pub const SYN: u8 = 2;
 
 /// The packet is cut short, claims impossible lengths or chains too many headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -87,9 +87,9 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
         sides::add_peer(&mut ask, &mut state.decision);
     }
     if passes(&state.decision) {
+        state.called = sock::digest(words(&ask.tuple.remote), ask.tuple.remote_port);
         if protocol == TCP {
             state.opened_ns = ask.now;
-            state.called = sock::digest(words(&ask.tuple.remote), ask.tuple.remote_port);
             state.phase = PHASE_OPENING;
         }
         return Call::Allow;

@@ -73,3 +73,30 @@ fn refusals_take_no_room_in_the_flow_map() {
         agent.assert_counters();
     });
 }
+
+#[test]
+fn a_late_reply_to_a_connected_socket_passes_whatever_was_evicted_meanwhile() {
+    scene("flows-late", |sandbox| {
+        let [web, dns, noisy] = ["web", "dns", "noisy"].map(|name| sandbox.actor(name));
+        let text = workloads(&["web", "dns", "noisy"])
+            + &policy(
+                "web",
+                "default-deny = [\"ingress\"]",
+                &[("egress", "to = [{ workload = \"dns\" }]")],
+            );
+        let options = Options {
+            sections: format!("[flows]\nflow-entries = {FLOWS}"),
+            ..Options::default()
+        };
+        let agent = Agent::start_with(sandbox, &options, &text);
+        let _server = dns.serve(&["udp", "127.0.0.1:5300", "--delay-ms", "2000"]);
+        let mut first = noisy.start(&["spray", "127.0.0.1:20000", "200"]);
+        let _ = first.line().expect_ok("the flow map is full");
+        let call = web.start(&["call", "udp", "127.0.0.1:5300"]);
+        // More than the map for what found no room holds.
+        let mut second = noisy.start(&["spray", "127.0.0.1:30000", "30000"]);
+        let _ = second.line().expect_ok("and what came after is evicted");
+        let _ = call.last().expect_ok("web asked before");
+        assert!(full(&agent) > 30_000, "{}", full(&agent));
+    });
+}

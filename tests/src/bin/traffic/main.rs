@@ -18,6 +18,7 @@ use std::{
     os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Command as Process, ExitCode},
+    time::Duration,
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -60,6 +61,9 @@ enum Command {
         /// UDP: answer nothing
         #[arg(long)]
         silent: bool,
+        /// UDP: before each answer, milliseconds
+        #[arg(long, default_value_t = 0)]
+        delay_ms: u64,
         #[command(flatten)]
         sharing: server::Sharing,
     },
@@ -136,6 +140,7 @@ fn act(command: Command) -> Result<Outcome> {
             reply,
             echo,
             silent,
+            delay_ms,
             sharing,
         } => {
             let answer = match (echo, silent) {
@@ -143,7 +148,8 @@ fn act(command: Command) -> Result<Outcome> {
                 (_, true) => server::Answer::Nothing,
                 _ => server::Answer::Bytes(reply),
             };
-            server::serve(protocol, address, answer, &sharing)
+            let delay = Duration::from_millis(delay_ms);
+            server::serve(protocol, address, answer, delay, &sharing)
         }
         Command::Spray { address, ports } => client::spray(address, ports),
         Command::Call(call) => Ok(client::call(&call)),

@@ -4,6 +4,7 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
+    time::Duration,
 };
 
 use ringfence_tests::Outcome;
@@ -38,6 +39,7 @@ pub fn serve(
     protocol: Protocol,
     address: SocketAddr,
     answer: Answer,
+    delay: Duration,
     sharing: &Sharing,
 ) -> Result<Outcome> {
     let kind = match protocol {
@@ -59,7 +61,7 @@ pub fn serve(
             socket.listen(128).map_err(at("listen"))?;
             tcp(&socket.into(), answer)
         }
-        Protocol::Udp => udp(&socket.into(), answer),
+        Protocol::Udp => udp(&socket.into(), answer, delay),
     }
 }
 
@@ -112,11 +114,12 @@ fn give_back(stream: &mut TcpStream, received: &mut u64) -> io::Result<()> {
     }
 }
 
-fn udp(socket: &UdpSocket, answer: Answer) -> Result<Outcome> {
+fn udp(socket: &UdpSocket, answer: Answer, delay: Duration) -> Result<Outcome> {
     ready(socket.local_addr().ok());
     let mut buffer = vec![0; 65_536];
     loop {
         let (read, peer) = socket.recv_from(&mut buffer).map_err(at("receive"))?;
+        thread::sleep(delay);
         let sent = match answer {
             Answer::Bytes(bytes) => socket.send_to(&vec![b'r'; bytes], peer),
             Answer::Echo => socket.send_to(buffer.get(..read).unwrap_or_default(), peer),
