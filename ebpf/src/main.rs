@@ -22,12 +22,14 @@
 )]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+mod cgroup;
 mod datagram;
 mod emit;
 mod flows;
 mod handoff;
 mod hooks;
 mod identity;
+mod listener;
 mod maps;
 mod peer;
 mod policy;
@@ -35,6 +37,7 @@ mod refusal;
 mod sender;
 mod sides;
 mod sock;
+mod task;
 mod tcp;
 
 #[cfg(not(test))]

@@ -18,7 +18,7 @@ use ringfence_common::{
 
 use crate::{
     emit::{self, What},
-    handoff, identity as who,
+    identity as who, listener,
     maps::{SOCKETS, count, generation},
     peer::{self, Peer},
     policy::{self, Ask, is_fresh, passes},
@@ -32,7 +32,7 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
     // SAFETY: `sk` is a full socket.
     let tcp_state = unsafe { read_volatile(&raw const (*sk).state) };
     if tcp_state == LISTEN {
-        return at_listener(skb, sk, hook);
+        return listener::packet(skb, sk, hook);
     }
     let generation = generation();
     if hook as u8 == Hook::Egress as u8 && !sock::is_plain(skb) && is_detour(skb, sk, generation) {
@@ -243,72 +243,10 @@ fn direction(skb: *mut __sk_buff, state: &SocketState, tuple: &Tuple) -> Directi
 /// The peer of a packet: traffic between addresses of one network namespace always crosses its
 /// loopback device, so the device tells whether the other socket is here.
 #[inline(always)]
-fn peer_of_packet(skb: *mut __sk_buff, tuple: &Tuple) -> Peer {
+pub fn peer_of_packet(skb: *mut __sk_buff, tuple: &Tuple) -> Peer {
     if sock::device(skb) == LOOPBACK {
         peer::on_this_host(skb.cast(), tuple)
     } else {
         Peer::WORLD
     }
-}
-
-/// A SYN, or the ACK that ends the handshake, at a listener; or the SYN-ACK that it sends.
-#[inline(never)]
-fn at_listener(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
-    let mut ask = Ask::default();
-    if !look_at(skb, hook, &mut ask.tuple) {
-        return false;
-    }
-    ask.generation = generation();
-    // The SYN that this SYN-ACK answers was judged on this CPU just before.
-    if hook as u8 == Hook::Egress as u8 && handoff::passed(&ask.tuple, ask.generation) {
-        return true;
-    }
-    let Some(state) = SOCKETS.get_or_create(sk.cast()) else {
-        return false;
-    };
-    ask.now = sock::now();
-    if who::ready(skb, &mut state.owner) {
-        state.held = 0;
-    } else if who::may_wait(&mut state.held, ask.now) {
-        return false;
-    }
-    ask.identity = state.owner.identity;
-    ask.set_peer(peer_of_packet(skb, &ask.tuple).or_unknown());
-    let mut decision = Decision::default();
-    sides::inbound(&mut ask, &mut decision);
-    if passes(&decision) {
-        handoff::leave(&ask.tuple, &decision);
-        return true;
-    }
-    let mut flow = FlowKey {
-        cookie: sock::cookie(skb.cast()),
-        remote_port: ask.tuple.remote_port,
-        protocol: TCP,
-        ..FlowKey::default()
-    };
-    sock::set(&mut flow.remote, words(&ask.tuple.remote));
-    refusal::record(Hook::Ingress, &flow, &ask, &state.owner, &decision);
-    false
-}
-
-#[inline(never)]
-fn look_at(skb: *mut __sk_buff, hook: Hook, tuple: &mut Tuple) -> bool {
-    let mut packet = Packet::default();
-    if parse_into(&Skb(skb), &mut packet).is_err() {
-        count(Count::PacketMalformed);
-        return false;
-    }
-    tuple.protocol = TCP;
-    if hook as u8 == Hook::Egress as u8 {
-        sock::set(&mut tuple.local, words(&packet.source));
-        sock::set(&mut tuple.remote, words(&packet.destination));
-        tuple.local_port = packet.source_port;
-        tuple.remote_port = packet.destination_port;
-    } else {
-        sock::set(&mut tuple.local, words(&packet.destination));
-        sock::set(&mut tuple.remote, words(&packet.source));
-        tuple.local_port = packet.destination_port;
-        tuple.remote_port = packet.source_port;
-    }
-    true
 }

@@ -1,0 +1,78 @@
+//! TCP at a listener: the SYN, the ACK that ends the handshake, and the SYN-ACK that it sends.
+
+use aya_ebpf::bindings::{__sk_buff, bpf_sock};
+use ringfence_common::{
+    abi::{Count, Decision, FlowKey, Tuple, event::Hook, tuple::TCP},
+    logic::packet::{Packet, parse_into},
+};
+
+use crate::{
+    handoff, identity as who,
+    maps::{SOCKETS, count, generation},
+    policy::{Ask, passes},
+    refusal, sides,
+    sock::{self, Skb, words},
+    tcp::peer_of_packet,
+};
+
+/// Whether a packet of a listening socket passes.
+#[inline(never)]
+pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
+    let mut ask = Ask::default();
+    if !look_at(skb, hook, &mut ask.tuple) {
+        return false;
+    }
+    ask.generation = generation();
+    // The SYN that this SYN-ACK answers was judged on this CPU just before.
+    if hook as u8 == Hook::Egress as u8 && handoff::passed(&ask.tuple, ask.generation) {
+        return true;
+    }
+    let Some(state) = SOCKETS.get_or_create(sk.cast()) else {
+        return false;
+    };
+    ask.now = sock::now();
+    if who::ready(skb, &mut state.owner) {
+        state.held = 0;
+    } else if who::may_wait(&mut state.held, ask.now) {
+        return false;
+    }
+    ask.identity = state.owner.identity;
+    ask.set_peer(peer_of_packet(skb, &ask.tuple).or_unknown());
+    let mut decision = Decision::default();
+    sides::inbound(&mut ask, &mut decision);
+    if passes(&decision) {
+        handoff::leave(&ask.tuple, &decision);
+        return true;
+    }
+    let mut flow = FlowKey {
+        cookie: sock::cookie(skb.cast()),
+        remote_port: ask.tuple.remote_port,
+        protocol: TCP,
+        ..FlowKey::default()
+    };
+    sock::set(&mut flow.remote, words(&ask.tuple.remote));
+    refusal::record(Hook::Ingress, &flow, &ask, &state.owner, &decision);
+    false
+}
+
+#[inline(never)]
+fn look_at(skb: *mut __sk_buff, hook: Hook, tuple: &mut Tuple) -> bool {
+    let mut packet = Packet::default();
+    if parse_into(&Skb(skb), &mut packet).is_err() {
+        count(Count::PacketMalformed);
+        return false;
+    }
+    tuple.protocol = TCP;
+    if hook as u8 == Hook::Egress as u8 {
+        sock::set(&mut tuple.local, words(&packet.source));
+        sock::set(&mut tuple.remote, words(&packet.destination));
+        tuple.local_port = packet.source_port;
+        tuple.remote_port = packet.destination_port;
+    } else {
+        sock::set(&mut tuple.local, words(&packet.destination));
+        sock::set(&mut tuple.remote, words(&packet.source));
+        tuple.local_port = packet.destination_port;
+        tuple.remote_port = packet.source_port;
+    }
+    true
+}

@@ -1,0 +1,132 @@
+//! What the kernel's own structures say of the current task. Their layout comes from the kernel's BTF; each
+//! pointer that is followed goes through a helper that fails instead of faulting.
+
+use aya_ebpf::helpers::{
+    bpf_get_current_task, bpf_probe_read_kernel, generated::bpf_probe_read_kernel_str,
+};
+use core::{ffi::c_void, ptr::read_volatile};
+use ringfence_common::abi::{ExecutableKey, Offsets, cgroup::NAME_BYTES};
+
+use crate::maps::SETTINGS;
+
+/// `FUSE_SUPER_MAGIC` (`fs/fuse/inode.c`).
+const FUSE: u64 = 0x6573_5546;
+/// Nanoseconds in the unit of `/proc/PID/stat` (`USER_HZ` is 100 everywhere).
+const TICK_NS: u64 = 10_000_000;
+
+/// Set by the loader from the kernel's BTF.
+#[unsafe(no_mangle)]
+static OFFSETS: Offsets = Offsets {
+    task_mm: 0,
+    task_group_leader: 0,
+    task_start: 0,
+    mm_exe_file: 0,
+    file_inode: 0,
+    inode_number: 0,
+    inode_super: 0,
+    super_device: 0,
+    super_magic: 0,
+    super_user_ns: 0,
+    user_ns_level: 0,
+    inode_ctime_sec: 0,
+    inode_ctime_nsec: 0,
+    task_cgroups: 0,
+    set_cgroup: 0,
+    cgroup_node: 0,
+    node_id: 0,
+    node_name: 0,
+};
+
+/// Executable of the current task, read along `task->mm->exe_file->f_inode`.
+#[inline(always)]
+pub fn executable() -> Option<ExecutableKey> {
+    // SAFETY: the loader writes the constant before the program is loaded; every pointer that is
+    // followed goes through `bpf_probe_read_kernel`, which fails instead of faulting.
+    unsafe {
+        let at = read_volatile(&raw const OFFSETS);
+        let task = bpf_get_current_task();
+        let mm = pointer(task, at.task_mm)?;
+        let file = pointer(mm, at.mm_exe_file)?;
+        let inode = pointer(file, at.file_inode)?;
+        let superblock = pointer(inode, at.inode_super)?;
+        let user_ns = pointer(superblock, at.super_user_ns)?;
+        let is_own = read::<u32>(user_ns, at.user_ns_level)? == 0;
+        if !is_own || read::<u64>(superblock, at.super_magic)? == FUSE {
+            return Some(ExecutableKey::FOREIGN);
+        }
+        Some(ExecutableKey {
+            inode: read(inode, at.inode_number)?,
+            ctime_sec: read(inode, at.inode_ctime_sec)?,
+            // Since 6.13 the highest bit says that the time was queried (`I_CTIME_QUERIED`).
+            ctime_nsec: read::<u32>(inode, at.inode_ctime_nsec)? & 0x7fff_ffff,
+            device: read(superblock, at.super_device)?,
+        })
+    }
+}
+
+/// Whether the current task has no memory of its own, and so runs no executable.
+#[inline(always)]
+pub fn is_kernel_thread() -> bool {
+    // SAFETY: as in `executable`.
+    unsafe {
+        let at = read_volatile(&raw const OFFSETS);
+        read::<u64>(bpf_get_current_task(), at.task_mm) == Some(0)
+    }
+}
+
+/// Whether the current process is the agent: number and start time, so that a process which got the
+/// dead agent's number is not taken for it.
+#[inline(always)]
+pub fn is_agent(tgid: u32) -> bool {
+    let Some(settings) = SETTINGS.get(0) else {
+        return false;
+    };
+    if settings.agent_tgid != tgid || tgid == 0 {
+        return false;
+    }
+    // SAFETY: as in `executable`.
+    unsafe {
+        let at = read_volatile(&raw const OFFSETS);
+        let started = pointer(bpf_get_current_task(), at.task_group_leader)
+            .and_then(|leader| read::<u64>(leader, at.task_start));
+        started.is_some_and(|started| started / TICK_NS == settings.agent_start)
+    }
+}
+
+/// Writes the name of the current task's cgroup, read along `task->cgroups->dfl_cgrp->kn->name`; false
+/// when it is not the cgroup with this id (any more), or the name too long.
+#[inline(always)]
+pub fn cgroup_name(cgroup: u64, name: &mut [u8; NAME_BYTES]) -> bool {
+    // SAFETY: as in `executable`; the helper writes at most the name's bytes.
+    let length = unsafe {
+        let at = read_volatile(&raw const OFFSETS);
+        let node = pointer(bpf_get_current_task(), at.task_cgroups)
+            .and_then(|set| pointer(set, at.set_cgroup))
+            .and_then(|cgroup| pointer(cgroup, at.cgroup_node));
+        let Some(node) = node.filter(|node| read(*node, at.node_id) == Some(cgroup)) else {
+            return false;
+        };
+        let Some(from) = pointer(node, at.node_name) else {
+            return false;
+        };
+        bpf_probe_read_kernel_str(
+            name.as_mut_ptr().cast(),
+            NAME_BYTES as u32,
+            from as *const c_void,
+        )
+    };
+    // A length of the whole buffer may be that of a longer name.
+    length > 0 && length.cast_unsigned() < NAME_BYTES as u64
+}
+
+#[inline(always)]
+unsafe fn read<T>(base: u64, offset: u32) -> Option<T> {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T).ok() }
+}
+
+#[inline(always)]
+unsafe fn pointer(base: u64, offset: u32) -> Option<u64> {
+    // SAFETY: as above.
+    unsafe { read::<u64>(base, offset) }.filter(|address| *address != 0)
+}
