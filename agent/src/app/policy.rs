@@ -39,6 +39,10 @@ use crate::{
 /// How often times, links, addresses and counters are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Questions about executables that are answered before policy and cgroups get their turn again, so that
+/// a process which asks many keeps nobody else waiting for long.
+const QUESTIONS_AT_ONCE: usize = 16;
+
 /// Everything that the task owns.
 pub struct Task {
     /// The datapath and what is in force.
@@ -166,7 +170,9 @@ impl Task {
 
     fn judge(&mut self, first: Question) {
         let mut questions = vec![(first.key, first.tgid)];
-        while let Ok(next) = self.asked.try_recv() {
+        while questions.len() < QUESTIONS_AT_ONCE
+            && let Ok(next) = self.asked.try_recv()
+        {
             questions.push((next.key, next.tgid));
         }
         questions.dedup();
