@@ -493,7 +493,7 @@ fn a_check_names_everything_that_the_start_would_refuse_and_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("agent.toml");
     let text = "[agent]\ncgroup-root = \"nowhere\"\npin-dir = \"pins\"\nstate-dir = \"/dev/null/state\"\n\
-        policy-dir = \"agent.toml\"\n[controller]\nendpoints = [\"https://c:1\"]\nca = \"ca\"\ncert = \"c\"\nkey = \"k\"\n";
+        policy-dir = \"agent.toml\"\n[failsafe]\ninbound = [{ ports = [\"22/tcp\"], from = [\"10.0.0.0/8\"] }]\n[controller]\nendpoints = [\"https://c:1\"]\nca = \"ca\"\ncert = \"c\"\nkey = \"k\"\n";
     fs::write(&path, text).unwrap();
     let error = check::run(&path).unwrap_err();
     assert_eq!(error.exit_code(), 1);
@@ -522,7 +522,8 @@ fn a_check_passes_what_the_start_would_make() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("agent.toml");
     let text = "[agent]\npin-dir = \"/sys/fs/bpf/ringfence-check\"\nstate-dir = \"a/state\"\n\
-        policy-dir = \"policy.d\"\n[api]\nunix = \"run/agent.sock\"\n";
+        policy-dir = \"policy.d\"\n[api]\nunix = \"run/agent.sock\"\n\
+        [failsafe]\ninbound = [{ ports = [\"22/tcp\"], from = [\"10.0.0.0/8\"] }]\n";
     fs::write(&path, text).unwrap();
     check::run(&path).unwrap();
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);

@@ -61,7 +61,7 @@ fn shipped_file_loads_and_its_comments_state_the_defaults() {
         .lines()
         .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
         .count();
-    assert_eq!(keys, 14, "{switched_on}");
+    assert_eq!(keys, 15, "{switched_on}");
     assert_eq!(good(SHIPPED), good(""));
     assert_eq!(good(&switched_on), good(""));
 }
