@@ -16,7 +16,7 @@ use super::{clock::Pair, last_good};
 use crate::{
     api::{PolicySource, PolicyView},
     datapath::{Datapath, DatapathError, Link, local_addresses},
-    identity::{Resolver, Tables, adopt},
+    identity::{OnTie, Resolver, Tables, adopt},
     sync::{Held, cache},
 };
 
@@ -96,8 +96,32 @@ impl Engine {
         local: Vec<Document>,
         source: PolicySource,
     ) -> Result<(), String> {
+        self.apply_with(controller, local, source, OnTie::Refuse)
+    }
+
+    /// The same for documents that were in force before: what has tied two workloads since then is no
+    /// reason to enforce nothing.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn apply_again(
+        &mut self,
+        controller: Option<Held>,
+        local: Vec<Document>,
+        source: PolicySource,
+    ) -> Result<(), String> {
+        self.apply_with(controller, local, source, OnTie::Deny)
+    }
+
+    fn apply_with(
+        &mut self,
+        controller: Option<Held>,
+        local: Vec<Document>,
+        source: PolicySource,
+        on_tie: OnTie,
+    ) -> Result<(), String> {
         let candidate = self.check(controller.as_ref(), &local)?;
-        self.enforce(candidate)?;
+        self.enforce(candidate, on_tie)?;
         self.controller = controller;
         self.local = local;
         self.source = source;
@@ -113,7 +137,7 @@ impl Engine {
             self.clock = Pair::read();
         }
         let candidate = self.check(self.controller.as_ref(), &self.local)?;
-        self.enforce(candidate)
+        self.enforce(candidate, OnTie::Deny)
     }
 
     /// Whether the policy must be compiled again now.
@@ -159,10 +183,10 @@ impl Engine {
 
     /// Puts a valid policy into force. While identities change, the tables of identities that go are
     /// kept: a process that still has an old one is judged by its old policy, not as unselected.
-    fn enforce(&mut self, new: Candidate) -> Result<(), String> {
+    fn enforce(&mut self, new: Candidate, on_tie: OnTie) -> Result<(), String> {
         let before = (self.set.workloads.clone(), self.identities.clone());
         self.resolver
-            .set_workloads(&new.set.workloads, &new.identities)
+            .set_workloads(&new.set.workloads, &new.identities, on_tie)
             .map_err(|error| error.to_string())?;
         let result = self.write(&new.compiled);
         if let Err(error) = result {
@@ -183,7 +207,10 @@ impl Engine {
 
     /// Puts the policy before back into force, after a new one could not be written whole.
     fn restore(&mut self, workloads: &[Workload], identities: &Identities) {
-        if let Err(error) = self.resolver.set_workloads(workloads, identities) {
+        let restored = self
+            .resolver
+            .set_workloads(workloads, identities, OnTie::Deny);
+        if let Err(error) = restored {
             tracing::error!(%error, "the workloads before can't be restored");
         }
         // Unknown: everything is compared with the maps again.

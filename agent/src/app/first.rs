@@ -56,7 +56,7 @@ pub fn first_policy(engine: &mut Engine, config: &Config) -> anyhow::Result<Firs
         Err(last) => return Err(anyhow!("{error}\n{last}")).context("policy refused"),
     };
     engine
-        .apply(held, last, source)
+        .apply_again(held, last, source)
         .map_err(|last| anyhow!("{error}\nand the last good policy is refused too: {last}"))
         .context("policy refused")?;
     let refusals = Refusals {

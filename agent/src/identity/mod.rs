@@ -45,4 +45,4 @@ mod tests;
 pub use error::IdentityError;
 pub use resolver::Resolver;
 pub use tables::Tables;
-pub use ties::Tie;
+pub use ties::{OnTie, Tie};

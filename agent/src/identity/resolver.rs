@@ -12,7 +12,7 @@ use ringfence_common::abi::{ExecutableKey, Identity};
 use ringfence_policy::model::{Identities, Workload};
 
 use super::{
-    IdentityError, Tie,
+    IdentityError, OnTie, Tie,
     executables::{Executables, MOST_KNOWN},
     placement::{Placement, specs},
     root,
@@ -61,12 +61,13 @@ impl Resolver {
     /// Replaces the workloads. User names are resolved now.
     ///
     /// # Errors
-    /// Two workloads are equally specific for some process, or one has no identity. The previous
-    /// workloads stay in force.
+    /// Two workloads are equally specific for some process and `on_tie` refuses that, or one has no
+    /// identity. The previous workloads stay in force.
     pub fn set_workloads(
         &mut self,
         workloads: &[Workload],
         identities: &Identities,
+        on_tie: OnTie,
     ) -> Result<(), IdentityError> {
         let specs = specs(workloads, identities, user)?;
         if specs == self.placement.specs() {
@@ -78,7 +79,7 @@ impl Resolver {
         let _ = executables.refresh();
         let tables = Tables::build(&self.tree, &mut placement, &executables);
         let tie = placement.ties().next().cloned();
-        if let Some(tie) = tie {
+        if let Some(tie) = tie.filter(|_| on_tie == OnTie::Refuse) {
             self.executables.inherit_watches(executables);
             self.executables.watch(&self.watcher);
             let _ = self.refresh_executables();

@@ -16,7 +16,7 @@ use ringfence_common::abi::{
 use ringfence_policy::model::Selector;
 
 use super::{
-    IdentityError, Resolver, adopt,
+    IdentityError, OnTie, Resolver, adopt,
     file::Executable,
     fixture::{TestCgroup, cgroup, program, unit, workloads},
     mounts::Mounts,
@@ -29,7 +29,7 @@ fn resolver(cgroup: &TestCgroup) -> Resolver {
 
 fn set(resolver: &mut Resolver, list: &[(&str, &[Selector])]) -> Result<(), IdentityError> {
     let (workloads, identities) = workloads(list);
-    resolver.set_workloads(&workloads, &identities)
+    resolver.set_workloads(&workloads, &identities, OnTie::Refuse)
 }
 
 fn key(path: &Path) -> ExecutableKey {
@@ -112,7 +112,7 @@ fn tied_workloads_are_refused_and_the_previous_stay_in_force() {
     );
     assert!(error.contains("/a-b"), "{error}");
     assert_eq!(resolver.tables(), &before);
-    let error = resolver.set_workloads(&workloads(&bad).0, &[].into());
+    let error = resolver.set_workloads(&workloads(&bad).0, &[].into(), OnTie::Refuse);
     assert!(matches!(error, Err(IdentityError::NoIdentity(name)) if name == "left"));
 }
 

@@ -6,6 +6,16 @@ use ringfence_common::abi::{Identity, identity::UNKNOWN};
 
 use super::{matching::Spec, specificity::Best};
 
+/// What becomes of workloads that are tied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnTie {
+    /// They are refused, and those before stay.
+    Refuse,
+    /// They are taken, as they were in force before a cgroup came up that both match: processes that both
+    /// claim are of no workload and not allowed.
+    Deny,
+}
+
 /// Two workloads that are equally specific for the same process.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tie {

@@ -257,3 +257,22 @@ fn what_is_hardly_meant_is_a_warning_of_the_status() {
         });
     });
 }
+
+#[test]
+fn a_tie_that_came_up_since_is_no_reason_to_enforce_nothing_at_a_start() {
+    scene("tie-start", |sandbox| {
+        let web = sandbox.actor("web");
+        let text = three_tiers()
+            + &workload("left", "cgroup = \"/a*\"")
+            + &workload("right", "cgroup = \"/*b\"");
+        let mut agent = Agent::start(sandbox, &text);
+        let _ = assert_refused(&web, CLOSED, &[]);
+        // Both match this one equally closely.
+        let both = sandbox.actor("both").in_cgroup(sandbox, "a-b");
+        reboot(sandbox, &mut agent, &web);
+        agent.restart();
+        let _ = assert_refused(&web, CLOSED, &[]);
+        let _ = assert_refused(&both, CLOSED, &[]);
+        until_refused(&agent, "equally closely");
+    });
+}
