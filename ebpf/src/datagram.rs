@@ -139,20 +139,21 @@ fn find_peer(skb: *mut __sk_buff, hook: Hook, owner: &Owner, seen: &mut Seen) ->
         seen.ask.set_peer(Peer::NOBODY);
         return true;
     }
-    let peer = peer::on_this_host(skb.cast(), &seen.ask.tuple);
-    seen.ask.set_peer(peer);
     if hook as u8 == Hook::Ingress as u8 {
-        // Whoever owns the source address now: what counts is who sent. A sender without a note is not
-        // in the guarded tree.
-        let noted = sender::noted(&seen.ask.tuple, owner.netns);
+        // Whoever owns the source address now: what counts is who sent.
+        if let Some(identity) = sender::noted(&seen.ask.tuple, owner.netns) {
+            seen.ask.set_peer(Peer::proved(identity));
+            return true;
+        }
+        // A sender without a note is not in the guarded tree.
+        let peer = peer::on_this_host(skb.cast(), &seen.ask.tuple);
         let unguarded = !peer.missing && peer.identity == identity::HOST;
-        seen.ask.set_peer(match noted {
-            Some(identity) => Peer::proved(identity),
-            None if unguarded => peer,
-            None => Peer::UNKNOWN,
-        });
+        seen.ask
+            .set_peer(if unguarded { peer } else { Peer::UNKNOWN });
         return true;
     }
+    let peer = peer::on_this_host(skb.cast(), &seen.ask.tuple);
+    seen.ask.set_peer(peer);
     seen.peer_gone = u32::from(peer.missing);
     sender::note(&seen.ask.tuple, owner);
     peer.missing || sender::is_itself(skb, &seen.ask.tuple, owner.identity)
@@ -198,21 +199,11 @@ fn look_at(skb: *mut __sk_buff, hook: Hook, seen: &mut Seen) -> u8 {
         Direction::Ingress as u8
     };
     let tuple = &mut seen.ask.tuple;
-    tuple.protocol = packet.protocol;
-    if going_out {
-        sock::set(&mut tuple.local, words(&packet.source));
-        sock::set(&mut tuple.remote, words(&packet.destination));
-    } else {
-        sock::set(&mut tuple.local, words(&packet.destination));
-        sock::set(&mut tuple.remote, words(&packet.source));
-    }
-    // For ICMP the source port is the echo identifier and the destination port the type, both ways.
-    if going_out || is_icmp(packet.protocol) {
+    sock::of_packet(&packet, hook, tuple);
+    if is_icmp(packet.protocol) {
+        // The source port is the echo identifier and the destination port the type, both ways.
         tuple.local_port = packet.source_port;
         tuple.remote_port = packet.destination_port;
-    } else {
-        tuple.local_port = packet.destination_port;
-        tuple.remote_port = packet.source_port;
     }
     let key = &mut seen.key;
     key.cookie = sock::cookie(skb.cast());

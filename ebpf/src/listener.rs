@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use ringfence_common::{
-    abi::{Count, Decision, FlowKey, Tuple, event::Hook, tuple::TCP},
+    abi::{Count, Decision, Tuple, event::Hook},
     logic::packet::{Packet, parse_into},
 };
 
@@ -11,8 +11,8 @@ use crate::{
     maps::{SOCKETS, count, generation},
     policy::{Ask, passes},
     refusal, sides,
-    sock::{self, Skb, words},
-    tcp::peer_of_packet,
+    sock::{self, Skb},
+    tcp,
 };
 
 /// Whether a packet of a listening socket passes.
@@ -37,20 +37,14 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
         return false;
     }
     ask.identity = state.owner.identity;
-    ask.set_peer(peer_of_packet(skb, &ask.tuple).or_unknown());
+    ask.set_peer(tcp::peer_of_packet(skb, &ask.tuple).or_unknown());
     let mut decision = Decision::default();
     sides::inbound(&mut ask, &mut decision);
     if passes(&decision) {
         handoff::leave(&ask.tuple, &decision);
         return true;
     }
-    let mut flow = FlowKey {
-        cookie: sock::cookie(skb.cast()),
-        remote_port: ask.tuple.remote_port,
-        protocol: TCP,
-        ..FlowKey::default()
-    };
-    sock::set(&mut flow.remote, words(&ask.tuple.remote));
+    let flow = tcp::flow(skb, &ask.tuple);
     refusal::record(Hook::Ingress, &flow, &ask, &state.owner, &decision);
     false
 }
@@ -62,17 +56,6 @@ fn look_at(skb: *mut __sk_buff, hook: Hook, tuple: &mut Tuple) -> bool {
         count(Count::PacketMalformed);
         return false;
     }
-    tuple.protocol = TCP;
-    if hook as u8 == Hook::Egress as u8 {
-        sock::set(&mut tuple.local, words(&packet.source));
-        sock::set(&mut tuple.remote, words(&packet.destination));
-        tuple.local_port = packet.source_port;
-        tuple.remote_port = packet.destination_port;
-    } else {
-        sock::set(&mut tuple.local, words(&packet.destination));
-        sock::set(&mut tuple.remote, words(&packet.source));
-        tuple.local_port = packet.destination_port;
-        tuple.remote_port = packet.source_port;
-    }
+    sock::of_packet(&packet, hook, tuple);
     true
 }

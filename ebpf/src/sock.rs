@@ -8,10 +8,10 @@ use aya_ebpf::{
 };
 use core::{ffi::c_void, ptr::read_volatile};
 use ringfence_common::{
-    abi::{Tuple, tuple::TCP},
+    abi::{Tuple, event::Hook, tuple::TCP},
     logic::{
         address::{Words, mapped},
-        packet::Bytes,
+        packet::{Bytes, Packet},
     },
 };
 
@@ -174,6 +174,23 @@ pub fn connected(sk: *mut bpf_sock, tuple: &mut Tuple) {
         set(&mut tuple.remote, mapped(field!(sk, bpf_sock, dst_ip4)));
     } else {
         set(&mut tuple.remote, words!(sk, bpf_sock, dst_ip6));
+    }
+}
+
+/// Writes protocol, addresses and ports of a packet, from the view of the socket that sends or gets it.
+#[inline(always)]
+pub fn of_packet(packet: &Packet, hook: Hook, tuple: &mut Tuple) {
+    tuple.protocol = packet.protocol;
+    if hook as u8 == Hook::Ingress as u8 {
+        set(&mut tuple.local, words(&packet.destination));
+        set(&mut tuple.remote, words(&packet.source));
+        tuple.local_port = packet.destination_port;
+        tuple.remote_port = packet.source_port;
+    } else {
+        set(&mut tuple.local, words(&packet.source));
+        set(&mut tuple.remote, words(&packet.destination));
+        tuple.local_port = packet.source_port;
+        tuple.remote_port = packet.destination_port;
     }
 }
 

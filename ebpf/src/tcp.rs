@@ -66,16 +66,6 @@ fn is_as_near(skb: *mut __sk_buff, state: &SocketState) -> bool {
 /// Whether the packet may go past its destination and its owner must not do that.
 #[inline(never)]
 fn is_detour(skb: *mut __sk_buff, sk: *mut bpf_sock, generation: u32) -> bool {
-    let mut ask = Ask {
-        now: sock::now(),
-        direction: Direction::Egress as u8,
-        ..Ask::default()
-    };
-    let mut flow = FlowKey {
-        cookie: sock::cookie(skb.cast()),
-        protocol: TCP,
-        ..FlowKey::default()
-    };
     let mut packet = Packet::default();
     let parsed = parse_into(&Skb(skb), &mut packet).is_ok();
     if parsed && packet.detour == 0 {
@@ -94,11 +84,28 @@ fn is_detour(skb: *mut __sk_buff, sk: *mut bpf_sock, generation: u32) -> bool {
     if passes(&decision) {
         return false;
     }
+    let mut ask = Ask {
+        now: sock::now(),
+        direction: Direction::Egress as u8,
+        ..Ask::default()
+    };
     sock::connected(sk, &mut ask.tuple);
-    sock::set(&mut flow.remote, words(&ask.tuple.remote));
-    flow.remote_port = ask.tuple.remote_port;
+    let flow = flow(skb, &ask.tuple);
     refusal::record(Hook::Egress, &flow, &ask, &state.owner, &decision);
     true
+}
+
+/// The key by which a refusal of the packet's socket and peer is remembered.
+#[inline(always)]
+pub fn flow(skb: *mut __sk_buff, tuple: &Tuple) -> FlowKey {
+    let mut flow = FlowKey {
+        cookie: sock::cookie(skb.cast()),
+        remote_port: tuple.remote_port,
+        protocol: TCP,
+        ..FlowKey::default()
+    };
+    sock::set(&mut flow.remote, words(&tuple.remote));
+    flow
 }
 
 /// Whether the handshake is with whom `connect` was judged by. Another program may have put a different
