@@ -1,21 +1,24 @@
 //! The `bpf(2)` commands that aya does not offer: links that survive their program, batches, and
 //! reading a link's state.
 
+mod batch;
+
 use std::{
     ffi::CString,
     io, mem,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
 };
 
+pub use self::batch::{delete_batch, update_batch};
+
 /// `enum bpf_cmd` (`include/uapi/linux/bpf.h`).
 const OBJ_PIN: i32 = 6;
 const OBJ_GET: i32 = 7;
 const OBJ_GET_INFO_BY_FD: i32 = 15;
-const MAP_UPDATE_BATCH: i32 = 26;
 const LINK_CREATE: i32 = 28;
 const LINK_UPDATE: i32 = 29;
 const LINK_DETACH: i32 = 34;
@@ -201,48 +204,6 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     };
     let _ = bpf(OBJ_GET_INFO_BY_FD, &mut attr)?;
     Ok(info)
-}
-
-#[repr(C)]
-#[expect(clippy::struct_field_names, reason = "the names of `union bpf_attr`")]
-struct Batch {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map: u32,
-    element_flags: u64,
-    flags: u64,
-}
-
-/// Writes many elements with one call; for a map of maps the kernel then waits for running programs
-/// once, not once for each element.
-///
-/// # Errors
-/// The kernel's; some elements may have been written.
-pub fn update_batch<K: aya::Pod, V: aya::Pod>(
-    map: BorrowedFd<'_>,
-    keys: &[K],
-    values: &[V],
-) -> io::Result<()> {
-    if keys.len() != values.len() {
-        return Err(io::Error::other("as many values as keys are needed"));
-    }
-    if keys.is_empty() {
-        return Ok(());
-    }
-    let mut attr = Batch {
-        in_batch: 0,
-        out_batch: 0,
-        keys: keys.as_ptr() as u64,
-        values: values.as_ptr() as u64,
-        count: u32::try_from(keys.len()).map_err(io::Error::other)?,
-        map: map.as_fd().as_raw_fd().cast_unsigned(),
-        element_flags: 0,
-        flags: 0,
-    };
-    bpf(MAP_UPDATE_BATCH, &mut attr).map(drop)
 }
 
 /// Waits until every program that runs now has ended (`synchronize_rcu`, by `membarrier(2)`).

@@ -6,10 +6,11 @@
 //! its inner maps: both slots point to them.
 
 mod held;
+mod outer;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    collections::BTreeMap,
+    os::fd::{AsFd, OwnedFd},
     path::Path,
     time::{Duration, Instant},
 };
@@ -18,6 +19,7 @@ use aya::maps::{Array, HashMap, HashOfMaps, MapData};
 use ringfence_common::abi::{CidrKey, Header, Identity, RuleEntry, RuleKey, SlotKey, names};
 use ringfence_policy::compile::{Compiled, Table};
 
+use self::outer::{Begun, Change};
 use super::{
     error::{DatapathError, io_error},
     maps::{self, absent_is_fine, full},
@@ -44,6 +46,8 @@ pub struct Tables {
     slots: [Option<BTreeMap<Identity, Table>>; 2],
     generation: u64,
     flipped: Option<Instant>,
+    /// What the last `apply` left to be done.
+    behind: Vec<Begun>,
 }
 
 impl Tables {
@@ -68,6 +72,7 @@ impl Tables {
             slots: [None, None],
             generation,
             flipped: None,
+            behind: Vec::new(),
         })
     }
 
@@ -104,18 +109,15 @@ impl Tables {
     /// # Errors
     /// [`DatapathError::Full`] or [`DatapathError::Map`].
     pub fn apply(&mut self, compiled: &Compiled) -> Result<u64, DatapathError> {
+        self.end_changes();
         if self.flipped.is_some_and(|at| at.elapsed() < GRACE) {
             syscall::wait_for_programs().map_err(DatapathError::map(names::RULES))?;
         }
         let generation = self.generation + 1;
         let slot = usize::from(generation % 2 == 1);
-        let before = self.slots.get_mut(slot).and_then(Option::take);
         // Until the slot is whole again nothing is known of it: an error leaves `None` behind.
-        let held = match before {
-            Some(held) => held,
-            None => self.clear(slot)?,
-        };
-        self.write(slot, &held, &compiled.tables)?;
+        let held = self.slots.get_mut(slot).and_then(Option::take);
+        self.write(slot, held.as_ref(), &compiled.tables)?;
         self.active
             .set(0, generation, 0)
             .map_err(|error| DatapathError::map(names::ACTIVE)(io_error(error)))?;
@@ -127,37 +129,29 @@ impl Tables {
         Ok(generation)
     }
 
-    /// Empties a slot that an earlier process left behind.
-    fn clear(&mut self, slot: usize) -> Result<BTreeMap<Identity, Table>, DatapathError> {
-        let number = u32::from(slot == 1);
-        let ours = |key: &Result<SlotKey, _>| key.as_ref().is_ok_and(|key| key.slot == number);
-        let keys: Vec<_> = self.headers.keys().filter(ours).flatten().collect();
-        for key in keys {
-            absent_is_fine(self.headers.remove(&key), names::HEADERS)?;
+    /// Waits for what the last `apply` left to be done. Where that failed, the slot holds more than is
+    /// known: nothing that programs use, but the next write has to look.
+    fn end_changes(&mut self) {
+        for begun in self.behind.drain(..) {
+            if let Err(error) = begun.end() {
+                tracing::warn!(%error, "the policy before the last is not removed yet");
+                self.slots = [None, None];
+            }
         }
-        let keys: Vec<_> = self.rules.keys().filter(ours).flatten().collect();
-        for key in keys {
-            absent_is_fine(self.rules.remove(&key), names::RULES)?;
-        }
-        let keys: Vec<_> = self.cidrs.keys().filter(ours).flatten().collect();
-        for key in keys {
-            absent_is_fine(self.cidrs.remove(&key), names::CIDRS)?;
-        }
-        Ok(BTreeMap::new())
     }
 
+    /// Brings a slot up to date; `held` is what it holds, unknown where an earlier process wrote it.
     fn write(
         &mut self,
         slot: usize,
-        held: &BTreeMap<Identity, Table>,
+        held: Option<&BTreeMap<Identity, Table>>,
         wanted: &BTreeMap<Identity, Table>,
     ) -> Result<(), DatapathError> {
         let number = u32::from(slot == 1);
-        let mut rules = Staged::default();
-        let mut cidrs = Staged::default();
+        let [mut rules, mut cidrs] = self.without_stale(number, held, wanted)?;
         let other = self.slots.get(1 - slot).and_then(Option::as_ref);
         for (identity, table) in wanted {
-            if held.get(identity) == Some(table) {
+            if held.and_then(|held| held.get(identity)) == Some(table) {
                 continue;
             }
             let key = SlotKey {
@@ -184,89 +178,75 @@ impl Tables {
                 .map_err(|error| full(io_error(error), names::HEADERS, wanted.len()))?;
         }
         let [rules_map, cidrs_map] = &self.outer;
-        // Each batch waits once for running programs; together they wait at the same time.
-        std::thread::scope(|scope| {
-            let second = scope.spawn(|| cidrs.commit(cidrs_map, names::CIDRS));
-            rules.commit(rules_map, names::RULES)?;
-            second
-                .join()
-                .map_err(|_| DatapathError::Missing("a thread that writes CIDRS"))?
-        })?;
-        self.remove_stale(number, held, wanted)
-    }
-
-    /// Removes what the slot held and the new policy does not have.
-    fn remove_stale(
-        &mut self,
-        slot: u32,
-        held: &BTreeMap<Identity, Table>,
-        wanted: &BTreeMap<Identity, Table>,
-    ) -> Result<(), DatapathError> {
-        let gone: BTreeSet<_> = held
-            .keys()
-            .filter(|key| !wanted.contains_key(key))
-            .collect();
-        for identity in &gone {
-            let key = SlotKey {
-                identity: **identity,
-                slot,
-            };
-            absent_is_fine(self.headers.remove(&key), names::HEADERS)?;
-            absent_is_fine(self.rules.remove(&key), names::RULES)?;
-        }
-        let had = held.iter().filter(|(_, table)| !table.cidrs.is_empty());
-        for (identity, _) in had {
-            if wanted
-                .get(identity)
-                .is_none_or(|table| table.cidrs.is_empty())
-            {
-                let key = SlotKey {
-                    identity: *identity,
-                    slot,
-                };
-                absent_is_fine(self.cidrs.remove(&key), names::CIDRS)?;
-            }
-        }
+        let rules = rules.start(rules_map)?;
+        let cidrs = cidrs.start(cidrs_map)?;
+        self.behind.extend(rules.seen(&self.rules)?);
+        self.behind.extend(cidrs.seen(&self.cidrs)?);
         Ok(())
     }
+
+    /// Removes the headers of identities that the new policy does not have: without its header no
+    /// program looks at an identity's rules. The answer are the changes that remove those, too.
+    fn without_stale(
+        &mut self,
+        slot: u32,
+        held: Option<&BTreeMap<Identity, Table>>,
+        wanted: &BTreeMap<Identity, Table>,
+    ) -> Result<[Change; 2], DatapathError> {
+        let [headers, rules, cidrs]: [Vec<Identity>; 3] = match held {
+            Some(held) => {
+                let all: Vec<_> = held.keys().copied().collect();
+                let cidrs = held.iter().filter(|(_, table)| !table.cidrs.is_empty());
+                [
+                    all.clone(),
+                    all,
+                    cidrs.map(|(identity, _)| *identity).collect(),
+                ]
+            }
+            None => [
+                in_slot(slot, self.headers.keys()),
+                in_slot(slot, self.rules.keys()),
+                in_slot(slot, self.cidrs.keys()),
+            ],
+        };
+        let stale = |held: Vec<Identity>, needed: fn(&Table) -> bool| -> Vec<SlotKey> {
+            held.into_iter()
+                .filter(|identity| !wanted.get(identity).is_some_and(needed))
+                .map(|identity| SlotKey { identity, slot })
+                .collect()
+        };
+        for key in stale(headers, |_| true) {
+            absent_is_fine(self.headers.remove(&key), names::HEADERS)?;
+        }
+        Ok([
+            Change::new(names::RULES, stale(rules, |_| true)),
+            Change::new(names::CIDRS, stale(cidrs, |table| !table.cidrs.is_empty())),
+        ])
+    }
 }
 
-/// Inner maps that wait to be put into an outer one.
-#[derive(Default)]
-struct Staged {
-    keys: Vec<SlotKey>,
-    maps: Vec<OwnedFd>,
-}
-
-impl Staged {
-    fn add(&mut self, key: SlotKey, map: OwnedFd) {
-        self.keys.push(key);
-        self.maps.push(map);
-    }
-
-    fn commit(&self, outer: &OwnedFd, name: &'static str) -> Result<(), DatapathError> {
-        let fds: Vec<i32> = self.maps.iter().map(AsRawFd::as_raw_fd).collect();
-        syscall::update_batch(outer.as_fd(), &self.keys, &fds)
-            .map_err(|error| full(error, name, self.keys.len()))
-    }
+fn in_slot(
+    slot: u32,
+    keys: impl Iterator<Item = Result<SlotKey, aya::maps::MapError>>,
+) -> Vec<Identity> {
+    keys.flatten()
+        .filter(|key| key.slot == slot)
+        .map(|key| key.identity)
+        .collect()
 }
 
 /// The inner map that the other slot uses for the same table.
-fn share(outer: &HashOfMaps<MapData, SlotKey>, twin: SlotKey, same: bool) -> Option<OwnedFd> {
-    if !same {
-        return None;
-    }
-    let inner: MapData = outer.get(&twin, 0).ok()?;
-    inner.fd().as_fd().try_clone_to_owned().ok()
+fn share(outer: &HashOfMaps<MapData, SlotKey>, twin: SlotKey, same: bool) -> Option<MapData> {
+    same.then(|| outer.get(&twin, 0).ok()).flatten()
 }
 
-fn make_rules(table: &Table) -> Result<OwnedFd, DatapathError> {
+fn make_rules(table: &Table) -> Result<MapData, DatapathError> {
     let keys: Vec<RuleKey> = table.entries.keys().copied().collect();
     let values: Vec<RuleEntry> = table.entries.values().copied().collect();
     make::<RuleKey, RuleEntry>(HASH, names::RULES, &keys, &values)
 }
 
-fn make_cidrs(table: &Table) -> Result<OwnedFd, DatapathError> {
+fn make_cidrs(table: &Table) -> Result<MapData, DatapathError> {
     let keys: Vec<CidrKey> = table.cidrs.keys().copied().collect();
     let values: Vec<u32> = table.cidrs.values().copied().collect();
     make::<CidrKey, u32>(LPM_TRIE, names::CIDRS, &keys, &values)
@@ -278,7 +258,7 @@ fn make<K: aya::Pod, V: aya::Pod>(
     name: &'static str,
     keys: &[K],
     values: &[V],
-) -> Result<OwnedFd, DatapathError> {
+) -> Result<MapData, DatapathError> {
     let entries = u32::try_from(keys.len().max(1)).map_err(|_| DatapathError::Full {
         name,
         count: keys.len(),
@@ -293,12 +273,7 @@ fn make<K: aya::Pod, V: aya::Pod>(
     );
     let map = MapData::create(definition, "ringfence_inner", None)
         .map_err(|error| DatapathError::map(name)(io_error(error)))?;
-    let fd = map
-        .fd()
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(DatapathError::map(name))?;
-    syscall::update_batch(fd.as_fd(), keys, values)
+    syscall::update_batch(map.fd().as_fd(), keys, values)
         .map_err(|error| full(error, name, keys.len()))?;
-    Ok(fd)
+    Ok(map)
 }
