@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError};
-use ringfence_common::abi::{CidrKey, Identity, RuleEntry, RuleKey, SlotKey, names};
+use ringfence_common::abi::{
+    CidrKey, Identity, RuleEntry, RuleKey, SlotKey, names, rule::TIER_PEER_CIDR,
+};
 use ringfence_policy::compile::Table;
 
 use super::{
@@ -22,11 +24,16 @@ impl Tables {
         for key in self.headers.keys() {
             let key = key.map_err(failed(names::HEADERS))?;
             if key.slot == slot && asked(key.identity) {
-                let table = Table {
+                let mut table = Table {
                     header: self.headers.get(&key, 0).map_err(failed(names::HEADERS))?,
                     entries: rules(&self.rules, key)?,
-                    cidrs: cidrs(&self.cidrs, key)?,
+                    cidrs: BTreeMap::new(),
                 };
+                // Programs read no other; what is left of a policy before may still be there.
+                let [egress, ingress, _] = table.header.tiers;
+                if (egress | ingress) & TIER_PEER_CIDR != 0 {
+                    table.cidrs = cidrs(&self.cidrs, key)?;
+                }
                 let _ = held.insert(key.identity, table);
             }
         }
