@@ -13,7 +13,7 @@ use std::{
     path::Path,
 };
 
-pub use self::batch::{delete_batch, update_batch};
+pub use self::batch::{delete_batch, lookup_id, update_batch};
 
 /// `enum bpf_cmd` (`include/uapi/linux/bpf.h`).
 const OBJ_PIN: i32 = 6;

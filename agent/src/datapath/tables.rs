@@ -10,9 +10,10 @@ mod outer;
 
 use std::{
     collections::BTreeMap,
+    io,
     os::fd::{AsFd, OwnedFd},
     path::Path,
-    time::{Duration, Instant},
+    thread::{self, JoinHandle},
 };
 
 use aya::maps::{Array, HashMap, HashOfMaps, MapData};
@@ -26,9 +27,6 @@ use super::{
     syscall,
 };
 
-/// A program that began before the last flip has ended after this time; an `apply` that comes sooner
-/// waits for it.
-const GRACE: Duration = Duration::from_millis(50);
 /// `BPF_MAP_TYPE_HASH`, `BPF_MAP_TYPE_LPM_TRIE` and `BPF_F_NO_PREALLOC`.
 const HASH: u32 = 1;
 const LPM_TRIE: u32 = 11;
@@ -45,7 +43,8 @@ pub struct Tables {
     /// What each slot holds; unknown before the first write of this process.
     slots: [Option<BTreeMap<Identity, Table>>; 2],
     generation: u64,
-    flipped: Option<Instant>,
+    /// Waits for the programs that began before the last flip.
+    grace: Option<JoinHandle<io::Result<()>>>,
     /// What the last `apply` left to be done.
     behind: Vec<Begun>,
 }
@@ -71,7 +70,8 @@ impl Tables {
             ],
             slots: [None, None],
             generation,
-            flipped: None,
+            // An agent that ended a moment ago may have flipped.
+            grace: Some(thread::spawn(syscall::wait_for_programs)),
             behind: Vec::new(),
         })
     }
@@ -110,9 +110,7 @@ impl Tables {
     /// [`DatapathError::Full`] or [`DatapathError::Map`].
     pub fn apply(&mut self, compiled: &Compiled) -> Result<u64, DatapathError> {
         self.end_changes();
-        if self.flipped.is_some_and(|at| at.elapsed() < GRACE) {
-            syscall::wait_for_programs().map_err(DatapathError::map(names::RULES))?;
-        }
+        self.end_grace()?;
         let generation = self.generation + 1;
         let slot = usize::from(generation % 2 == 1);
         // Until the slot is whole again nothing is known of it: an error leaves `None` behind.
@@ -122,17 +120,28 @@ impl Tables {
             .set(0, generation, 0)
             .map_err(|error| DatapathError::map(names::ACTIVE)(io_error(error)))?;
         self.generation = generation;
-        self.flipped = Some(Instant::now());
+        self.grace = Some(thread::spawn(syscall::wait_for_programs));
         if let Some(mirror) = self.slots.get_mut(slot) {
             *mirror = Some(compiled.tables.clone());
         }
         Ok(generation)
     }
 
+    /// Waits until no program reads the slot that was in use before the last flip.
+    fn end_grace(&mut self) -> Result<(), DatapathError> {
+        let Some(grace) = self.grace.take() else {
+            return Ok(());
+        };
+        let waited = grace
+            .join()
+            .unwrap_or_else(|_| syscall::wait_for_programs());
+        waited.map_err(DatapathError::map(names::ACTIVE))
+    }
+
     /// Waits for what the last `apply` left to be done. Where that failed, the slot holds more than is
     /// known: nothing that programs use, but the next write has to look.
     fn end_changes(&mut self) {
-        for begun in self.behind.drain(..) {
+        for mut begun in self.behind.drain(..) {
             if let Err(error) = begun.end() {
                 tracing::warn!(%error, "the policy before the last is not removed yet");
                 self.slots = [None, None];
@@ -180,8 +189,8 @@ impl Tables {
         let [rules_map, cidrs_map] = &self.outer;
         let rules = rules.start(rules_map)?;
         let cidrs = cidrs.start(cidrs_map)?;
-        self.behind.extend(rules.seen(&self.rules)?);
-        self.behind.extend(cidrs.seen(&self.cidrs)?);
+        self.behind.extend(rules.seen(rules_map)?);
+        self.behind.extend(cidrs.seen(cidrs_map)?);
         Ok(())
     }
 

@@ -108,7 +108,8 @@ pub(super) fn build<'p, 'a: 'p>(
         if !policy.draft {
             table.header.enforced |= policy.flags;
         }
-        for rule in &policy.rules {
+        // A rule without ports says nothing, and its addresses need no class.
+        for rule in policy.rules.iter().filter(|rule| !rule.ports.is_empty()) {
             for &(peer, flags) in &rule.peers {
                 insert(&mut table, rule, peer, flags);
                 if table.entries.len() > limit {

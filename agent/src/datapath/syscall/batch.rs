@@ -1,4 +1,4 @@
-//! Many elements of a map with one call.
+//! Elements of maps: many with one call, and the number of a map that is an element of another.
 
 use std::{
     io,
@@ -8,6 +8,7 @@ use std::{
 use super::bpf;
 
 /// `enum bpf_cmd` (`include/uapi/linux/bpf.h`).
+const MAP_LOOKUP_ELEM: i32 = 1;
 const MAP_UPDATE_ELEM: i32 = 2;
 const MAP_DELETE_ELEM: i32 = 3;
 const MAP_UPDATE_BATCH: i32 = 26;
@@ -89,6 +90,22 @@ pub fn update_batch<K: aya::Pod, V: aya::Pod>(
             })
         }
         other => other.map(drop),
+    }
+}
+
+/// Id of the map that is the element of `key` in a map of maps; `None` where there is none. Nothing is opened:
+/// the map may be gone a moment later.
+///
+/// # Errors
+/// The kernel's.
+pub fn lookup_id<K: aya::Pod>(outer: BorrowedFd<'_>, key: &K) -> io::Result<Option<u32>> {
+    let mut id = 0u32;
+    let mut attr = Element::new::<K, u8>(outer, key, None);
+    attr.value = std::ptr::from_mut(&mut id) as u64;
+    match bpf(MAP_LOOKUP_ELEM, &mut attr) {
+        Ok(_) => Ok(Some(id)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

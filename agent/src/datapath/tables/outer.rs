@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use aya::maps::{HashOfMaps, MapData, MapError};
+use aya::maps::MapData;
 use ringfence_common::abi::SlotKey;
 
 use super::super::{
@@ -49,16 +49,30 @@ impl Change {
     /// Starts the change of the map `outer`.
     pub(super) fn start(self, outer: &OwnedFd) -> Result<Begun, DatapathError> {
         let name = self.name;
-        let last = match (self.keys.last(), self.maps.last()) {
-            (Some(key), Some(map)) => Some((*key, id(map, name)?)),
+        let failed = DatapathError::map(name);
+        let sign = match (self.keys.last(), self.maps.last()) {
+            (Some(key), Some(map)) => {
+                let id = map.info().map_err(|error| failed(io_error(error)))?.id();
+                let before = syscall::lookup_id(outer.as_fd(), key).map_err(&failed)?;
+                // What is there already is no sign.
+                (before != Some(id)).then_some((*key, id))
+            }
             _ => None,
         };
-        let outer = outer.try_clone().map_err(DatapathError::map(name))?;
-        let thread = thread::Builder::new()
-            .name("outer-map".to_owned())
-            .spawn(move || self.make(&outer))
-            .map_err(DatapathError::map(name))?;
-        Ok(Begun { name, last, thread })
+        let must_wait = !self.keys.is_empty() && sign.is_none();
+        let thread = {
+            let outer = outer.try_clone().map_err(&failed)?;
+            thread::Builder::new()
+                .name("outer-map".to_owned())
+                .spawn(move || self.make(&outer))
+                .map_err(&failed)?
+        };
+        Ok(Begun {
+            name,
+            sign,
+            must_wait,
+            thread: Some(thread),
+        })
     }
 
     /// Makes the change and waits for the programs that run. Where there is no room the old go first.
@@ -85,43 +99,55 @@ impl Change {
     }
 }
 
-/// A change that a thread makes.
+/// A change that a thread makes. It is never left alone: what is dropped is waited for, so that nothing is
+/// written into a slot that is in use again.
 pub(super) struct Begun {
     name: &'static str,
-    /// The element that is written last, and the map that it will be.
-    last: Option<(SlotKey, u32)>,
-    thread: JoinHandle<Result<(), DatapathError>>,
+    /// The element that is written last, and the id of the map that it will be.
+    sign: Option<(SlotKey, u32)>,
+    /// There is something to see, but no sign of it.
+    must_wait: bool,
+    thread: Option<JoinHandle<Result<(), DatapathError>>>,
 }
 
 impl Begun {
-    /// Waits until programs see the whole change. What is left to do is in the answer.
-    pub(super) fn seen(
-        self,
-        outer: &HashOfMaps<MapData, SlotKey>,
-    ) -> Result<Option<Self>, DatapathError> {
-        let Some((key, wanted)) = self.last else {
+    /// Waits until programs see the whole change of the map `outer`. What is left to do is in the answer.
+    pub(super) fn seen(mut self, outer: &OwnedFd) -> Result<Option<Self>, DatapathError> {
+        if self.must_wait {
+            return self.end().map(|()| None);
+        }
+        let Some((key, wanted)) = self.sign else {
             return Ok(Some(self));
         };
-        while !self.thread.is_finished() {
-            match outer.get(&key, 0) {
-                Ok(map) if id(&map, self.name)? == wanted => return Ok(Some(self)),
-                Ok(_) | Err(MapError::KeyNotFound) => thread::sleep(LOOK),
-                Err(error) => return Err(DatapathError::map(self.name)(io_error(error))),
+        while self
+            .thread
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
+        {
+            let found = syscall::lookup_id(outer.as_fd(), &key);
+            if found.map_err(DatapathError::map(self.name))? == Some(wanted) {
+                return Ok(Some(self));
             }
+            thread::sleep(LOOK);
         }
         self.end().map(|()| None)
     }
 
     /// Waits until the change is made and the programs that ran have ended.
-    pub(super) fn end(self) -> Result<(), DatapathError> {
-        self.thread
+    pub(super) fn end(&mut self) -> Result<(), DatapathError> {
+        let Some(thread) = self.thread.take() else {
+            return Ok(());
+        };
+        thread
             .join()
             .map_err(|_| DatapathError::Missing("a thread that writes maps"))?
     }
 }
 
-fn id(map: &MapData, name: &'static str) -> Result<u32, DatapathError> {
-    map.info()
-        .map(|info| info.id())
-        .map_err(|error| DatapathError::map(name)(io_error(error)))
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::warn!(%error, "a policy that is not to come into force");
+        }
+    }
 }
