@@ -11,6 +11,7 @@ pub mod datapath;
 pub mod flow;
 pub mod identity;
 pub mod metrics;
+pub mod runtime;
 pub mod sealed;
 pub mod sync;
 

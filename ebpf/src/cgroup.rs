@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use ringfence_common::abi::{
     CgroupEntry, ChildKey, Count,
-    cgroup::{MAX_LEVEL, NAME_BYTES, OTHERS},
+    cgroup::{CONTAINER_NAME_BYTES, CONTAINERS, MAX_LEVEL, NAME_BYTES, OTHERS},
     identity,
 };
 
@@ -49,8 +49,9 @@ pub fn of_current<const COUNTED: bool>(cgroup: u64) -> Option<CgroupEntry> {
     let mut child = PENDING;
     match named(above.id, cgroup, &mut child) {
         Name::Known => Some(child),
-        Name::Other if above.entry.below & OTHERS == 0 => Some(above.entry),
-        Name::Other | Name::Unreadable => Some(PENDING),
+        Name::Short if above.entry.below & OTHERS == 0 => Some(above.entry),
+        Name::Long if above.entry.below & (OTHERS | CONTAINERS) == 0 => Some(above.entry),
+        Name::Short | Name::Long | Name::Unreadable => Some(PENDING),
     }
 }
 
@@ -75,7 +76,10 @@ pub fn of_packet(skb: *mut __sk_buff, cgroup: u64) -> Option<CgroupEntry> {
 #[repr(u32)]
 enum Name {
     Known,
-    Other,
+    /// It holds no container's id.
+    Short,
+    /// It may hold one.
+    Long,
     Unreadable,
 }
 
@@ -90,16 +94,17 @@ fn named(parent: u64, cgroup: u64, child: &mut CgroupEntry) -> Name {
         parent,
         name: [0; NAME_BYTES],
     };
-    if !task::cgroup_name(cgroup, &mut key.name) {
+    let Some(length) = task::cgroup_name(cgroup, &mut key.name) else {
         return Name::Unreadable;
-    }
+    };
     // SAFETY: the value is copied at once.
     match unsafe { CHILDREN.get(&key).copied() } {
         Some(entry) => {
             *child = entry;
             Name::Known
         }
-        None => Name::Other,
+        None if length < CONTAINER_NAME_BYTES as u64 => Name::Short,
+        None => Name::Long,
     }
 }
 

@@ -7,14 +7,17 @@ use aya_ebpf::{
         generated::{bpf_get_current_cgroup_id, bpf_skb_cgroup_id},
     },
 };
+use core::ptr::write_volatile;
 use ringfence_common::abi::{
-    CgroupEntry, Count, ExecutableKey, Identity, Owner, ProcessKey, event::Hook,
-    executable::ANY_UID, identity,
+    Count, ExecutableKey, Identity, Owner, ProcessKey,
+    event::Hook,
+    executable::{ANY_UID, GROUPED, MEMBER},
+    identity,
 };
 
 use crate::{
-    cgroup, emit,
-    maps::{EXECUTABLES, PROCESSES, SETTINGS, count},
+    cgroup, emit, groups,
+    maps::{EXECUTABLES, PROCESSES, SETTINGS, count, generation},
     task,
 };
 
@@ -53,9 +56,15 @@ fn fill<const COUNTED: bool>(owner: &mut Owner) {
     owner.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     owner.uid = bpf_get_current_uid_gid() as u32;
     owner.comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    owner.generation = generation();
     owner.executable = ExecutableKey::default();
-    let base = cgroup::of_current::<COUNTED>(cgroup);
-    let Some(base) = base else {
+    let executable = task::executable();
+    if let Some(key) = executable {
+        owner.executable = key;
+    } else if task::is_kernel_thread() {
+        owner.tgid = 0;
+    }
+    let Some(base) = cgroup::of_current::<COUNTED>(cgroup) else {
         owner.class = 0;
         owner.identity = if task::is_agent(owner.tgid) {
             identity::AGENT
@@ -67,19 +76,16 @@ fn fill<const COUNTED: bool>(owner: &mut Owner) {
     owner.class = base.class;
     owner.identity = if task::is_agent(owner.tgid) {
         identity::AGENT
-    } else if base.identity == identity::PENDING {
-        // For the day when the cgroup is known and has process rules.
-        owner.executable = task::executable().unwrap_or_default();
-        identity::PENDING
-    } else if base.class == 0 {
+    } else if base.class == 0 || owner.tgid == 0 {
         base.identity
-    } else if let Some(key) = task::executable() {
-        owner.executable = key;
-        by_process(base, &key, owner.uid)
-    } else if task::is_kernel_thread() {
-        base.identity
-    } else {
+    } else if executable.is_none() {
         count(Count::ExecutableUnreadable);
+        identity::UNKNOWN
+    } else if let Some(class) = groups::class_of_current(base.class) {
+        owner.class = class;
+        by_process(base.identity, owner).unwrap_or(identity::PENDING)
+    } else {
+        count(Count::GroupsUnreadable);
         identity::UNKNOWN
     };
 }
@@ -113,22 +119,42 @@ pub fn may_wait(held: &mut u32, now: u64) -> bool {
     u64::from(now.wrapping_sub(*held)) << HELD_SHIFT < limit
 }
 
-/// Identity of a pending owner, now that the agent may have judged its executable or seen its cgroup.
+/// Finds the owner's identity anew where it was pending or was found under another generation: the agent
+/// may have judged its executable or seen its cgroup, and the policy may say that it is someone else.
 #[inline(always)]
 pub fn settle(owner: &mut Owner) {
-    if owner.identity != identity::PENDING {
+    let generation = generation();
+    let pending = owner.identity == identity::PENDING;
+    if (!pending && owner.generation == generation) || owner.identity == identity::AGENT {
         return;
     }
     // A cgroup that is not known (yet, or any more) decides nothing.
     let Some(base) = cgroup::lookup(owner.cgroup) else {
         return;
     };
-    owner.class = base.class;
-    owner.identity = if base.class == 0 || owner.tgid == 0 {
+    let class = owner.class;
+    let identity = if base.class == 0 || owner.tgid == 0 {
+        owner.class = base.class;
         base.identity
+    } else if base.class & GROUPED != 0 && class & !MEMBER != base.class {
+        // Which of these groups the process is in was not asked then: the agent says it (adoption).
+        identity::PENDING
     } else {
-        by_process(base, &owner.executable, owner.uid)
+        if base.class & GROUPED == 0 {
+            owner.class = base.class;
+        }
+        match by_process(base.identity, owner) {
+            Some(identity) => identity,
+            // The agent has forgotten the executable, and its process may be gone: what was found holds.
+            None if !pending && class != 0 => owner.identity,
+            None => identity::PENDING,
+        }
     };
+    // SAFETY: fields of the socket's storage. Another CPU that sees the generation sees the identity.
+    unsafe {
+        write_volatile(&raw mut owner.identity, identity);
+        write_volatile(&raw mut owner.generation, generation);
+    }
 }
 
 /// Fills in the owner of a socket that no process has made or used since the programs were attached
@@ -146,27 +172,44 @@ fn of_packet(skb: *mut __sk_buff, owner: &mut Owner) {
     owner.identity = base.identity;
 }
 
+/// What process rules say of an owner in a cgroup of identity `base`; nothing while its executable is not
+/// judged.
 #[inline(always)]
-fn by_process(base: CgroupEntry, key: &ExecutableKey, uid: u32) -> Identity {
-    let executable = if key.device == ExecutableKey::FOREIGN.device {
+fn by_process(base: Identity, owner: &Owner) -> Option<Identity> {
+    let executable = if owner.executable.device == ExecutableKey::FOREIGN.device {
         0
     } else {
         // SAFETY: values are copied at once.
-        let Some(executable) = (unsafe { EXECUTABLES.get(key).copied() }) else {
-            return identity::PENDING;
-        };
-        executable
+        unsafe { EXECUTABLES.get(owner.executable).copied() }?
     };
-    let mut key = ProcessKey {
-        class: base.class,
+    let key = ProcessKey {
+        class: owner.class,
         executable,
-        uid,
+        uid: owner.uid,
     };
+    if let Some(found) = find(key) {
+        return Some(found);
+    }
+    // Groups that change nothing are not in the table.
+    if owner.class & GROUPED != 0
+        && let Some(found) = find(ProcessKey {
+            class: owner.class & !MEMBER,
+            ..key
+        })
+    {
+        return Some(found);
+    }
+    Some(base)
+}
+
+/// Of the user, or else of any user.
+#[inline(always)]
+fn find(mut key: ProcessKey) -> Option<Identity> {
     // SAFETY: as above.
     if let Some(found) = unsafe { PROCESSES.get(key).copied() } {
-        return found;
+        return Some(found);
     }
     key.uid = ANY_UID;
     // SAFETY: as above.
-    unsafe { PROCESSES.get(key).copied() }.unwrap_or(base.identity)
+    unsafe { PROCESSES.get(key).copied() }
 }

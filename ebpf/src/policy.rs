@@ -6,7 +6,7 @@ use ringfence_common::{
     abi::{
         Decision, Direction, Header, Identity, Layer, Reason, RuleEntry, RuleKey, SlotKey, Tuple,
         Verdict, identity,
-        rule::{ALLOW_SELF, DENY_EGRESS, DENY_INGRESS, DENY_LISTEN, SELECTED, TIER_PEER_CIDR},
+        rule::{DENY_EGRESS, DENY_INGRESS, DENY_LISTEN, SELECTED, TIER_PEER_CIDR},
         settings::{DENY_UNSELECTED, DRAFT_MODE, MAX_FAILSAFE},
         socket::PEER_VERIFIED,
         tuple::{ICMP, ICMPV6},
@@ -119,12 +119,12 @@ fn decide(ask: &Ask, decision: &mut Decision) {
         identity: ask.identity,
         slot: ask.generation & 1,
     };
+    // Every workload has one: without it is who is none any more.
     // SAFETY: the value is copied at once; a slot is written only while no program reads it.
-    let header = unsafe { HEADERS.get(slot).copied() }.unwrap_or(Header {
-        tiers: [0; 3],
-        enforced: ALLOW_SELF,
-        draft: ALLOW_SELF,
-    });
+    let Some(header) = (unsafe { HEADERS.get(slot).copied() }) else {
+        let gone = fixed(Reason::DeniedNoIdentity);
+        return settle(decision, gone, gone, flags);
+    };
     let mut found = RuleEntry::default();
     find(&header, slot, ask, &mut found);
     conclude(ask, &header, &found, decision);
@@ -178,8 +178,11 @@ pub fn judge_socket(who: Identity, generation: u32, reason: Reason, decision: &m
         identity: who,
         slot: generation & 1,
     };
-    // SAFETY: the value is copied at once.
-    let header = unsafe { HEADERS.get(slot).copied() }.unwrap_or_default();
+    // SAFETY: as in `decide`.
+    let Some(header) = (unsafe { HEADERS.get(slot).copied() }) else {
+        let gone = fixed(Reason::DeniedNoIdentity);
+        return settle(decision, gone, gone, flags);
+    };
     let unselected = flags & DENY_UNSELECTED != 0;
     let layer = |bits: u16| {
         if bits & SELECTED == 0 {

@@ -219,7 +219,7 @@ impl Kernel {
         let _ = self.datapath.tables.apply(&compiled).unwrap();
         // As the next process would find it.
         let held = datapath::Tables::open(&self.datapath.directory()).unwrap();
-        assert_eq!(held.others(&BTreeMap::new()).unwrap(), compiled.tables);
+        assert_eq!(held.in_force().unwrap(), compiled.tables);
     }
 
     /// Whether the kernel lets a connect pass; `None`: the listener could not be made.

@@ -39,6 +39,7 @@ pub(super) fn selector(selector: &Selector) -> String {
             .iter()
             .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")),
         Selector::Uid(uid) => uid.to_string(),
+        Selector::Container { value, .. } => value.clone(),
     };
     format!("{} = {value}", selector.key())
 }

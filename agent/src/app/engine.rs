@@ -12,11 +12,12 @@ use ringfence_policy::{
     parse::{lint, parse},
 };
 
-use super::{clock::Pair, last_good};
+use super::{clock::Pair, containers, last_good};
 use crate::{
     api::{PolicySource, PolicyView},
     datapath::{Datapath, DatapathError, Link, local_addresses},
-    identity::{OnTie, Resolver, Tables, adopt},
+    identity::{ContainerAnswer, ContainerQuestion, OnTie, Resolver, Tables, adopt},
+    runtime::Outcome,
     sync::{Held, cache},
 };
 
@@ -223,31 +224,25 @@ impl Engine {
         }
     }
 
+    /// Writes policy and identities. Who becomes someone else is pending while the policy changes, so that
+    /// nobody is judged by the new one as who he was, or by the old one as who he will be.
     fn write(&mut self, compiled: &Compiled) -> Result<(), String> {
         let text = |error: DatapathError| error.to_string();
-        let identities_change = self.written.as_ref() != Some(self.resolver.tables());
-        // The maps are asked, not what this process knows: what they hold may be an earlier one's.
-        let going = if identities_change {
-            self.datapath
-                .tables
-                .others(&compiled.tables)
-                .map_err(text)?
-        } else {
-            BTreeMap::new()
-        };
-        if going.is_empty() {
+        let Some(way) = self.held().on_the_way_to(self.resolver.tables()) else {
             let _ = self.datapath.tables.apply(compiled).map_err(text)?;
             return self.write_identities();
-        }
-        let mut both = compiled.clone();
-        both.tables.extend(going);
-        let _ = self.datapath.tables.apply(&both).map_err(text)?;
-        self.write_identities()?;
+        };
+        self.put(way)?;
         let _ = self.datapath.tables.apply(compiled).map_err(text)?;
+        self.put(self.resolver.tables().clone())?;
+        // Verdicts and owners that were found on the way are not believed any more.
+        let _ = self.datapath.tables.apply(compiled).map_err(text)?;
+        self.adopt_sockets();
         Ok(())
     }
 
-    /// Brings the identity maps in line with the resolver, and the owners of open sockets with them.
+    /// Brings the identity maps in line with the resolver. Where someone becomes someone else, everybody is
+    /// judged anew.
     ///
     /// # Errors
     /// A map is full or can't be written.
@@ -255,19 +250,29 @@ impl Engine {
         if self.written.as_ref() == Some(self.resolver.tables()) {
             return Ok(());
         }
-        // At a start nobody knows what open sockets were taken for.
-        let moved = self
-            .written
-            .as_ref()
-            .is_none_or(|written| written.moves(self.resolver.tables()));
-        self.datapath
-            .identities
-            .apply(self.resolver.tables())
-            .map_err(|error| error.to_string())?;
-        self.written = Some(self.resolver.tables().clone());
-        if moved {
+        let moves = self.held().on_the_way_to(self.resolver.tables()).is_some();
+        self.put(self.resolver.tables().clone())?;
+        if moves {
+            let again = self.datapath.tables.apply(&self.compiled);
+            let _ = again.map_err(|error| error.to_string())?;
             self.adopt_sockets();
         }
+        Ok(())
+    }
+
+    /// What the identity maps hold.
+    fn held(&self) -> Tables {
+        let written = self.written.clone();
+        written.unwrap_or_else(|| self.datapath.identities.held())
+    }
+
+    fn put(&mut self, tables: Tables) -> Result<(), String> {
+        self.written = None;
+        self.datapath
+            .identities
+            .apply(&tables)
+            .map_err(|error| error.to_string())?;
+        self.written = Some(tables);
         Ok(())
     }
 
@@ -280,10 +285,9 @@ impl Engine {
                 let _ = self.resolver.seen(key, process.tgid);
             }
         }
-        if let Err(error) = self.datapath.identities.apply(self.resolver.tables()) {
-            tracing::error!(%error, "identities");
+        if let Err(error) = self.put(self.resolver.tables().clone()) {
+            tracing::error!(error, "identities");
         }
-        self.written = Some(self.resolver.tables().clone());
         let adopted = self.datapath.sockets.adopt(&self.resolver, processes);
         if adopted == 0 {
             tracing::debug!(adopted, "existing sockets");
@@ -300,6 +304,25 @@ impl Engine {
         }
         if let Err(error) = self.write_identities() {
             tracing::error!(error, "identities");
+        }
+    }
+
+    /// The questions about containers to ask now, at most `most`.
+    pub fn container_questions(&mut self, most: usize) -> Vec<ContainerQuestion> {
+        self.resolver.container_questions(most)
+    }
+
+    /// Takes what a container runtime answered.
+    pub fn container_answered(&mut self, cgroup: u64, outcome: Outcome) {
+        let answer = containers::judge(&self.resolver, cgroup, outcome);
+        let is_one = matches!(answer, ContainerAnswer::Is(_));
+        let changed = self.resolver.container_answered(cgroup, answer);
+        if changed && let Err(error) = self.write_identities() {
+            tracing::error!(error, "identities");
+        }
+        if is_one && let Err(error) = containers::save(&self.state_dir, self.resolver.containers())
+        {
+            tracing::error!(%error, "what container runtimes said is not kept on disk");
         }
     }
 

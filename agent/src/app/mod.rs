@@ -5,6 +5,7 @@
 //! enforcement goes on without it, because every hook is pinned.
 
 mod clock;
+mod containers;
 mod documents;
 mod engine;
 mod events;
@@ -36,8 +37,11 @@ use crate::{
     api,
     config::{self, Config, LogFormat, Mode},
     metrics::{self, KernelCounts},
-    sync,
+    runtime, sync,
 };
+
+/// Questions about containers that wait at most.
+const CONTAINER_QUESTIONS: usize = 256;
 
 /// Time that tasks have to end after a signal.
 const GRACE: Duration = Duration::from_secs(5);
@@ -172,6 +176,14 @@ async fn run(config: Config) -> anyhow::Result<()> {
                 .context("synchronisation with the controller")
         });
     }
+    let (containers, questions) = mpsc::channel(CONTAINER_QUESTIONS);
+    let (answered, answers) = mpsc::channel(CONTAINER_QUESTIONS);
+    let (runtimes, runtime_states) = watch::channel(Vec::new());
+    let settings = runtime::Settings::default();
+    let _ = tasks.spawn(until(&cancel, async move {
+        runtime::run(settings, questions, answered, runtimes).await;
+        Err(anyhow!("the task that asks container runtimes ended"))
+    }));
     let policy = policy::Task {
         engine: started.engine,
         policy_dir: config.agent.policy_dir.clone(),
@@ -191,6 +203,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
         updates: received,
         adopted,
         asked,
+        containers,
+        answers,
+        runtimes: runtime_states,
         revoke,
     };
     let _ = tasks.spawn(policy.run(cancel.clone()));

@@ -20,6 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    containers,
     engine::Engine,
     events::Question,
     publish::Published,
@@ -33,6 +34,7 @@ use crate::{
     datapath::{Counts, poll},
     flow,
     metrics::Metrics,
+    runtime,
     sync::{Held, Phase, Update},
 };
 
@@ -73,6 +75,12 @@ pub struct Task {
     pub adopted: watch::Sender<Option<Held>>,
     /// Executables that the kernel asks about.
     pub asked: mpsc::Receiver<Question>,
+    /// Questions for the container runtimes.
+    pub containers: mpsc::Sender<runtime::Question>,
+    /// What the container runtimes answer.
+    pub answers: mpsc::Receiver<runtime::Answer>,
+    /// How the container runtimes are doing.
+    pub runtimes: watch::Receiver<Vec<runtime::RuntimeState>>,
     /// Connections that are never ended.
     pub spared: revoke::Spared,
     /// Connections to end.
@@ -104,6 +112,13 @@ impl Task {
                 }
                 Some(update) = self.updates.recv() => self.take_update(update).await,
                 Some(question) = self.asked.recv() => self.judge(question),
+                Some(answer) = self.answers.recv() => {
+                    block_in_place(|| self.engine.container_answered(answer.cgroup, answer.outcome));
+                    self.show_cgroups();
+                }
+                () = containers::due(self.engine.resolver().next_container_question(), &self.containers) => {
+                    self.ask_runtimes();
+                }
                 () = files.changed() => self.read_files(false).await,
                 _ = hangup.recv() => {
                     tracing::info!("SIGHUP: reading the policy directory");
@@ -177,6 +192,14 @@ impl Task {
         }
         questions.dedup();
         block_in_place(|| self.engine.judge_executables(questions.into_iter()));
+    }
+
+    fn ask_runtimes(&mut self) {
+        for question in self.engine.container_questions(self.containers.capacity()) {
+            let question = runtime::Question::new(question.cgroup, question.id);
+            // There is room: it was counted.
+            let _ = self.containers.try_send(question);
+        }
     }
 
     async fn tick(&mut self) {

@@ -17,6 +17,7 @@ use ringfence_common::abi::{
 use tokio::net::TcpListener;
 
 use super::{
+    containers,
     engine::Engine,
     first::{First, first_policy},
     publish::Published,
@@ -103,7 +104,11 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         })?),
         None => None,
     };
-    let resolver = Resolver::new(root.clone())?;
+    let mut resolver = Resolver::new(root.clone())?;
+    match containers::load(&config.agent.state_dir) {
+        Ok(kept) => resolver.remember_containers(kept),
+        Err(error) => tracing::warn!(%error, "containers"),
+    }
     let datapath = Datapath::open(options, pins)?;
     datapath.set_settings(settings(config)?, &config.failsafe)?;
     let directory = datapath.directory();
@@ -121,7 +126,8 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
     );
     let first = first_policy(&mut engine, config)?;
     engine.refresh_addresses();
-    // The sockets that are open have owners by now, so that nobody is taken for someone else.
+    // The sockets that are open have owners before they are judged, so that nobody is taken for someone else.
+    engine.adopt_sockets();
     engine.datapath().attach()?;
     engine.save();
     // Again for what was opened meanwhile.

@@ -56,6 +56,17 @@ impl Identities {
         self.processes.remove_others(&tables.processes)
     }
 
+    /// What the maps hold.
+    #[must_use]
+    pub fn held(&self) -> Tables {
+        Tables {
+            cgroups: self.cgroups.held.clone(),
+            children: self.children.held.clone(),
+            executables: self.executables.held.clone(),
+            processes: self.processes.held.clone(),
+        }
+    }
+
     /// Adds the addresses that are local to some network namespace; where the list is complete, others
     /// are removed.
     ///

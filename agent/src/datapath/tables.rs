@@ -82,26 +82,12 @@ impl Tables {
         self.generation
     }
 
-    /// The tables in force of the identities that `wanted` does not have, also where an earlier process
-    /// wrote them.
+    /// The tables in force, as the maps hold them.
     ///
     /// # Errors
     /// [`DatapathError::Map`].
-    pub fn others(
-        &self,
-        wanted: &BTreeMap<Identity, Table>,
-    ) -> Result<BTreeMap<Identity, Table>, DatapathError> {
-        let slot = usize::from(self.generation % 2 == 1);
-        match self.slots.get(slot) {
-            Some(Some(mirror)) => Ok(mirror
-                .iter()
-                .filter(|(identity, _)| !wanted.contains_key(identity))
-                .map(|(identity, table)| (*identity, table.clone()))
-                .collect()),
-            _ => self.held(u32::from(slot == 1), |identity| {
-                !wanted.contains_key(&identity)
-            }),
-        }
+    pub fn in_force(&self) -> Result<BTreeMap<Identity, Table>, DatapathError> {
+        self.held(u32::from(self.generation % 2 == 1))
     }
 
     /// Makes `compiled` the policy in force. On an error the policy before stays in force.
@@ -172,11 +158,13 @@ impl Tables {
                 slot: 1 - number,
             };
             let same = other.and_then(|other| other.get(identity)) == Some(table);
-            rules.add(
-                key,
-                share(&self.rules, twin, same).map_or_else(|| make_rules(table), Ok)?,
-            );
-            if !table.cidrs.is_empty() {
+            if has_rules(table) {
+                rules.add(
+                    key,
+                    share(&self.rules, twin, same).map_or_else(|| make_rules(table), Ok)?,
+                );
+            }
+            if has_cidrs(table) {
                 cidrs.add(
                     key,
                     share(&self.cidrs, twin, same).map_or_else(|| make_cidrs(table), Ok)?,
@@ -228,10 +216,18 @@ impl Tables {
             absent_is_fine(self.headers.remove(&key), names::HEADERS)?;
         }
         Ok([
-            Change::new(names::RULES, stale(rules, |_| true)),
-            Change::new(names::CIDRS, stale(cidrs, |table| !table.cidrs.is_empty())),
+            Change::new(names::RULES, stale(rules, has_rules)),
+            Change::new(names::CIDRS, stale(cidrs, has_cidrs)),
         ])
     }
+}
+
+fn has_rules(table: &Table) -> bool {
+    !table.entries.is_empty()
+}
+
+fn has_cidrs(table: &Table) -> bool {
+    !table.cidrs.is_empty()
 }
 
 fn in_slot(

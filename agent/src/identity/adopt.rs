@@ -50,6 +50,13 @@ pub fn processes(resolver: &Resolver) -> Vec<ProcessSockets> {
         .collect()
 }
 
+/// Path of a process's cgroup below the guarded root; `None` when it is gone or elsewhere.
+#[must_use]
+pub fn cgroup_of_process(resolver: &Resolver, tgid: u32) -> Option<PathBuf> {
+    let origin = Origin::find(resolver)?;
+    origin.below_root(&cgroup_of(&PathBuf::from(format!("/proc/{tgid}")))?)
+}
+
 fn process(
     tgid: u32,
     origin: &Origin,

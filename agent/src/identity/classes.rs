@@ -32,7 +32,7 @@ impl<M: Clone + Eq + Hash> Classes<M> {
         let mut hasher = DefaultHasher::new();
         meaning.hash(&mut hasher);
         let [a, b, c, d, ..] = hasher.finish().to_le_bytes();
-        let mut number = u32::from_le_bytes([a, b, c, d]);
+        let mut number = u32::from_le_bytes([a, b, c, d]) & 0x7fff_ffff;
         while number == 0 || self.meanings.contains_key(&number) {
             number = number.wrapping_add(1);
         }

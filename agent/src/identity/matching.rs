@@ -20,6 +20,7 @@ use ringfence_policy::model::{Identities, Selector, Workload};
 use super::{
     IdentityError,
     below::{Ahead, Below},
+    containers::ContainerFacts,
     specificity::{Condition, Place},
 };
 
@@ -38,6 +39,8 @@ pub(super) struct Spec {
     pub units: Vec<String>,
     /// systemd slices.
     pub slices: Vec<String>,
+    /// What the runtime must say of the container.
+    pub container: ContainerFacts,
 }
 
 impl Spec {
@@ -56,6 +59,7 @@ impl Spec {
             globs: Vec::new(),
             units: Vec::new(),
             slices: Vec::new(),
+            container: ContainerFacts::new(),
         };
         for selector in &workload.selectors {
             match selector {
@@ -67,6 +71,9 @@ impl Spec {
                 }
                 Selector::Sha256(digest) => {
                     let _ = spec.condition.digests.insert(*digest);
+                }
+                Selector::Container { key, value } => {
+                    let _ = spec.container.insert(key.clone(), value.clone());
                 }
                 Selector::Uid(uid) => spec.only(Some(*uid)),
                 Selector::User(name) => {
@@ -98,9 +105,9 @@ impl Spec {
             .is_none_or(|users| !users.is_empty())
     }
 
-    /// Selectors that look at the cgroup.
+    /// Selectors that look at the cgroup, or at the container that it belongs to.
     fn places(&self) -> usize {
-        self.globs.len() + self.units.len() + self.slices.len()
+        self.globs.len() + self.units.len() + self.slices.len() + self.container.len()
     }
 
     fn only(&mut self, uid: Option<u32>) {
@@ -123,6 +130,8 @@ pub(super) struct Matcher {
     owners: Vec<(usize, Place)>,
     units: HashMap<String, Vec<usize>>,
     slices: HashMap<String, Vec<usize>>,
+    /// By key, then by value.
+    containers: HashMap<String, HashMap<String, Vec<usize>>>,
     needed: Vec<usize>,
     ahead: Ahead,
 }
@@ -134,6 +143,7 @@ impl Matcher {
         let mut owners = Vec::new();
         let mut units: HashMap<String, Vec<usize>> = HashMap::new();
         let mut slices: HashMap<String, Vec<usize>> = HashMap::new();
+        let mut containers: HashMap<String, HashMap<String, Vec<usize>>> = HashMap::new();
         for (workload, spec) in specs.iter().enumerate() {
             for glob in &spec.globs {
                 let _ = globs.add(glob.clone());
@@ -145,15 +155,25 @@ impl Matcher {
             for slice in &spec.slices {
                 slices.entry(slice.clone()).or_default().push(workload);
             }
+            for (key, value) in &spec.container {
+                let values = containers.entry(key.clone()).or_default();
+                values.entry(value.clone()).or_default().push(workload);
+            }
         }
         Ok(Self {
             globs: globs.build().map_err(IdentityError::Patterns)?,
             owners,
             units,
             slices,
+            containers,
             needed: specs.iter().map(Spec::places).collect(),
             ahead: Ahead::new(specs),
         })
+    }
+
+    /// Whether some workload asks what a container runtime says.
+    pub fn asks_containers(&self) -> bool {
+        !self.containers.is_empty()
     }
 
     /// What cgroups below a path may be that the path itself is not.
@@ -164,9 +184,9 @@ impl Matcher {
         self.ahead.below(path, &covered)
     }
 
-    /// Workloads whose cgroup-like selectors all match a path below the guarded root, in order.
-    /// Without those that have none: see [`Spec::is_everywhere`].
-    pub fn candidates(&self, path: &Path) -> Candidates {
+    /// Workloads whose cgroup-like selectors all match a path below the guarded root and the container
+    /// that it belongs to, in order. Without those that have none: see [`Spec::is_everywhere`].
+    pub fn candidates(&self, path: &Path, container: Option<&ContainerFacts>) -> Candidates {
         let mut hits: BTreeMap<usize, (usize, Place)> = BTreeMap::new();
         let mut hit = |workload: usize, place: Place| {
             let (count, sum) = hits.entry(workload).or_default();
@@ -175,6 +195,7 @@ impl Matcher {
         };
         self.match_globs(path, &mut hit);
         self.match_systemd(path, &mut hit);
+        self.match_container(container, &mut hit);
         let matched = hits.into_iter().filter(|(workload, (count, _))| {
             self.needed
                 .get(*workload)
@@ -195,6 +216,27 @@ impl Matcher {
                 {
                     hit(*workload, Place { depth, ..*place });
                 }
+            }
+        }
+    }
+
+    fn match_container(
+        &self,
+        container: Option<&ContainerFacts>,
+        hit: &mut impl FnMut(usize, Place),
+    ) {
+        let place = Place {
+            container: 1,
+            ..Place::default()
+        };
+        for (key, value) in container.into_iter().flatten() {
+            let values = self.containers.get(key);
+            for workload in values
+                .and_then(|values| values.get(value))
+                .into_iter()
+                .flatten()
+            {
+                hit(*workload, place);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Identity: which workload a process is.
 //!
-//! Owns the cgroup tree below the guarded root, the executables that selectors name and the tables
+//! Owns the cgroup tree below the guarded root, what container runtimes say of cgroups, the executables
+//! that selectors name and the tables
 //! by which the kernel turns (cgroup, executable, user) into an identity. Pure user space: it
 //! computes what the kernel maps must hold and never writes them.
 //!
@@ -13,12 +14,14 @@
 //! - A class number stands for one meaning: it is derived from what the class means, so that it is
 //!   the same after a restart and is not reused for something else.
 //! - An executable is in the tables only after it was judged. What can't be judged stays pending.
+//! - A container's cgroup stands for somebody only after its runtime has said what it is.
 //! - Two equally specific workloads never decide by chance: [`IdentityError::Tie`] when workloads
 //!   are set, the identity `UNKNOWN` (never allowed) and a [`Tie`] where it comes up later.
 
 pub mod adopt;
 mod below;
 mod classes;
+mod containers;
 mod error;
 mod executables;
 mod file;
@@ -42,6 +45,7 @@ mod model_tests;
 #[cfg(test)]
 mod tests;
 
+pub use containers::{ContainerAnswer, ContainerFacts, ContainerQuestion};
 pub use error::IdentityError;
 pub use resolver::Resolver;
 pub use tables::Tables;

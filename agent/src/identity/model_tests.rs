@@ -1,17 +1,19 @@
 //! Matching, specificity and the process table without a kernel.
 #![expect(clippy::expect_used, reason = "a panic fails the test")]
 
-use std::{collections::BTreeSet, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
+use std::{collections::BTreeSet, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, time::Instant};
 
 use proptest::{collection::vec, prelude::*, sample::select};
 use ringfence_common::abi::{
     CgroupEntry, Identity, ProcessKey,
+    cgroup::{CONTAINERS, NAMED, OTHERS},
     executable::ANY_UID,
-    identity::{HOST, UNKNOWN},
+    identity::{HOST, PENDING, UNKNOWN},
 };
 use ringfence_policy::model::Selector;
 
 use super::{
+    containers::{ContainerAnswer, Containers},
     fixture::{cgroup, slice, unit, workloads},
     placement::{Placement, specs},
     processes::Facts,
@@ -24,11 +26,31 @@ fn placement(list: &[(&str, &[Selector])]) -> Placement {
     Placement::new(specs(&workloads, &identities, user).expect("specs")).expect("placement")
 }
 
+const CONTAINER: &str = "/k/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+/// One container, whose runtime has said its name and namespace.
+fn containers() -> Containers {
+    let mut containers = Containers::default();
+    let now = Instant::now();
+    containers.appeared(7, Path::new(CONTAINER), true, now);
+    let facts = [("container.name", "n"), ("k8s.namespace", "s")];
+    let facts = facts.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let _ = containers.answered(7, ContainerAnswer::Is(facts.into()), now);
+    containers
+}
+
+fn container(key: &str, value: &str) -> Selector {
+    Selector::Container {
+        key: key.to_owned(),
+        value: value.to_owned(),
+    }
+}
+
 /// What the kernel makes of the tables.
 fn look_up(placement: &mut Placement, path: &str, facts: &Facts, uid: u32) -> Identity {
     let CgroupEntry {
         identity, class, ..
-    } = placement.entry(Path::new(path));
+    } = placement.entry(Path::new(path), &containers());
     let executable = placement.executable(facts);
     let find = |uid| {
         let key = ProcessKey {
@@ -69,6 +91,59 @@ fn cgroup_pattern_covers_the_cgroup_and_everything_below() {
     ] {
         assert_eq!(of_cgroup(&mut placement, path), identity, "{path}");
     }
+}
+
+#[test]
+fn a_container_is_nobody_until_its_runtime_has_said_what_it_is() {
+    let mut placement = placement(&[
+        ("all", &[cgroup("/k")]),
+        ("name", &[container("container.name", "n")]),
+        (
+            "both",
+            &[
+                container("container.name", "n"),
+                container("k8s.namespace", "s"),
+            ],
+        ),
+        (
+            "other",
+            &[
+                cgroup("/k/*"),
+                container("container.name", "x"),
+                container("k8s.namespace", "s"),
+            ],
+        ),
+        ("root", &[container("k8s.namespace", "s"), Selector::Uid(0)]),
+    ]);
+    let unknown = CONTAINER.replace('a', "b");
+    for (path, uid, identity) in [
+        ("/k", 1, 256),
+        (CONTAINER, 1, 258),
+        (&format!("{CONTAINER}/init.scope"), 1, 258),
+        (CONTAINER, 0, 260),
+        (&unknown, 1, PENDING),
+        (&unknown, 0, PENDING),
+        (&format!("{unknown}/x"), 1, PENDING),
+    ] {
+        let found = look_up(&mut placement, path, &Facts::default(), uid);
+        assert_eq!(found, identity, "{path} {uid}");
+    }
+    let below = |placement: &mut Placement, path: &str| {
+        placement.family(1, Path::new(path), &containers()).0.below
+    };
+    assert_eq!(below(&mut placement, "/k"), CONTAINERS | OTHERS);
+    assert_eq!(below(&mut placement, "/"), CONTAINERS | NAMED);
+    assert_eq!(below(&mut placement, CONTAINER), 0);
+    assert_eq!(below(&mut placement, &unknown), 0);
+}
+
+#[test]
+fn nobody_waits_for_runtimes_that_no_selector_asks() {
+    let mut placement = placement(&[("all", &[cgroup("/k")])]);
+    let unknown = CONTAINER.replace('a', "b");
+    assert_eq!(of_cgroup(&mut placement, &unknown), 256);
+    let (own, _) = placement.family(1, Path::new(&unknown), &containers());
+    assert_eq!(own.below, 0);
 }
 
 #[test]
@@ -137,7 +212,11 @@ fn names_of_any_bytes_are_matched() {
     ] {
         let path = [b"/x/", name, b"/y/z\n"].concat();
         let path = Path::new(OsStr::from_bytes(&path)).to_owned();
-        assert_eq!(placement.entry(&path).identity, 256, "{path:?}");
+        assert_eq!(
+            placement.entry(&path, &containers()).identity,
+            256,
+            "{path:?}"
+        );
     }
 }
 
@@ -158,7 +237,7 @@ fn unknown_user_matches_nobody() {
 #[test]
 fn without_users_nobody_gets_no_process_class() {
     let mut placement = placement(&[("ghost", &[Selector::User("none".into())])]);
-    assert_eq!(placement.entry(Path::new("/")).class, 0);
+    assert_eq!(placement.entry(Path::new("/"), &containers()).class, 0);
 }
 
 #[test]
@@ -191,7 +270,7 @@ fn ties_are_named_and_never_decided() {
     ];
     for (name, first, second, tied) in cases {
         let mut placement = placement(&[("first", first), ("second", second)]);
-        let entry = placement.entry(Path::new("/t/a"));
+        let entry = placement.entry(Path::new("/t/a"), &containers());
         let pairs: Vec<(&str, &str)> = placement
             .ties()
             .map(|tie| (&*tie.first, &*tie.second))
@@ -229,8 +308,15 @@ fn class_numbers_do_not_depend_on_the_order_of_discovery() {
     let mut one = placement(&list);
     let mut two = placement(&list);
     let paths = ["/a", "/b", "/a/c"].map(Path::new);
-    let forward: Vec<_> = paths.iter().map(|path| one.entry(path)).collect();
-    let mut backward: Vec<_> = paths.iter().rev().map(|path| two.entry(path)).collect();
+    let forward: Vec<_> = paths
+        .iter()
+        .map(|path| one.entry(path, &containers()))
+        .collect();
+    let mut backward: Vec<_> = paths
+        .iter()
+        .rev()
+        .map(|path| two.entry(path, &containers()))
+        .collect();
     backward.reverse();
     assert_eq!(forward, backward);
     assert!(forward.iter().all(|entry| entry.class != 0));
@@ -250,8 +336,12 @@ fn selectors() -> impl Strategy<Value = Vec<Selector>> {
     let exe = prop::option::of(select(vec!["/x", "/y"]));
     let digest = prop::option::weighted(0.3, 1u8..3);
     let uid = prop::option::of(0u32..3);
-    (place, exe, digest, uid)
-        .prop_map(|(mut all, exe, digest, uid)| {
+    let name = prop::option::weighted(0.3, select(vec!["n", "other"]));
+    let namespace = prop::option::weighted(0.2, Just("s"));
+    (place, exe, digest, uid, name, namespace)
+        .prop_map(|(mut all, exe, digest, uid, name, namespace)| {
+            all.extend(name.map(|name| container("container.name", name)));
+            all.extend(namespace.map(|name| container("k8s.namespace", name)));
             all.extend(exe.map(|path| Selector::Exe(path.into())));
             all.extend(digest.map(|byte| Selector::Sha256([byte; 32])));
             all.extend(uid.map(Selector::Uid));
@@ -261,8 +351,9 @@ fn selectors() -> impl Strategy<Value = Vec<Selector>> {
 }
 
 const NAMES: [&str; 6] = ["w0", "w1", "w2", "w3", "w4", "w5"];
-const PATHS: [&str; 9] = [
+const PATHS: [&str; 10] = [
     "/",
+    CONTAINER,
     "/a",
     "/a/b",
     "/a/bc",
@@ -311,9 +402,12 @@ fn by_comparison(
             Selector::Sha256(digest) => facts.digest == Some(*digest),
             Selector::Uid(asked) => uid == *asked,
             Selector::User(_) => false,
-            Selector::Cgroup(_) | Selector::SystemdUnit(_) | Selector::SystemdSlice(_) => true,
+            Selector::Cgroup(_)
+            | Selector::SystemdUnit(_)
+            | Selector::SystemdSlice(_)
+            | Selector::Container { .. } => true,
         };
-        if let Some(place) = placement.place(workload, Path::new(path))
+        if let Some(place) = placement.place(workload, Path::new(path), &containers())
             && selectors.iter().all(holds)
         {
             matching.push((Specificity::new(&spec.condition, place), spec.identity));

@@ -4,13 +4,14 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
 use ringfence_common::abi::{
     CgroupEntry, ChildKey,
-    cgroup::{NAMED, OTHERS},
-    identity::HOST,
+    cgroup::{CONTAINERS, NAMED, OTHERS},
+    identity::{HOST, PENDING},
 };
 use ringfence_policy::model::{Identities, Workload};
 
 use super::{
     IdentityError,
+    containers::{Container, ContainerFacts, Containers},
     matching::{Candidates, Matcher, Spec},
     processes::{Facts, ProcessTable, Processes},
     specificity::{Best, Specificity},
@@ -53,10 +54,21 @@ impl Placement {
     }
 
     /// Entry of the cgroup at a path below the guarded root.
-    pub fn entry(&mut self, path: &Path) -> CgroupEntry {
+    pub fn entry(&mut self, path: &Path, containers: &Containers) -> CgroupEntry {
+        let container = match containers.of(path) {
+            Container::Asked if self.matcher.asks_containers() => {
+                return CgroupEntry {
+                    identity: PENDING,
+                    class: 0,
+                    below: 0,
+                };
+            }
+            Container::Asked | Container::No => None,
+            Container::Is(facts) => Some(facts),
+        };
         let mut base = Best::default();
         let mut candidates = Candidates::new();
-        for (workload, place) in self.matcher.candidates(path) {
+        for (workload, place) in self.matcher.candidates(path, container) {
             let Some(spec) = self.specs.get(workload) else {
                 continue;
             };
@@ -80,13 +92,18 @@ impl Placement {
 
     /// Entry of the cgroup with a number, with what is below it, and the entries of cgroups that may come
     /// to be right below and would stand for someone else.
-    pub fn family(&mut self, id: u64, path: &Path) -> (CgroupEntry, Vec<(ChildKey, CgroupEntry)>) {
+    pub fn family(
+        &mut self,
+        id: u64,
+        path: &Path,
+        containers: &Containers,
+    ) -> (CgroupEntry, Vec<(ChildKey, CgroupEntry)>) {
         let below = self.matcher.below(path);
-        let mut own = self.entry(path);
+        let mut own = self.entry(path, containers);
         let mut children = Vec::new();
         let (named, mut others) = (!below.names.is_empty(), below.others);
         for name in &below.names {
-            let child = self.entry(&path.join(OsStr::from_bytes(name)));
+            let child = self.entry(&path.join(OsStr::from_bytes(name)), containers);
             if child == own {
                 continue;
             }
@@ -95,8 +112,20 @@ impl Placement {
                 None => others = true,
             }
         }
-        own.below = if named { NAMED } else { 0 } | if others { OTHERS } else { 0 };
+        let inside = containers.of(path) != Container::No;
+        own.below = if named { NAMED } else { 0 }
+            | if others { OTHERS } else { 0 }
+            | if self.matcher.asks_containers() && !inside {
+                CONTAINERS
+            } else {
+                0
+            };
         (own, children)
+    }
+
+    /// Whether some workload asks what a container runtime says.
+    pub fn asks_containers(&self) -> bool {
+        self.matcher.asks_containers()
     }
 
     /// Class of an executable.
@@ -107,11 +136,16 @@ impl Placement {
 
     /// Place at which a workload matches a cgroup path.
     #[cfg(test)]
-    pub fn place(&self, workload: usize, path: &Path) -> Option<super::specificity::Place> {
+    pub fn place(
+        &self,
+        workload: usize,
+        path: &Path,
+        containers: &Containers,
+    ) -> Option<super::specificity::Place> {
         if self.specs.get(workload)?.is_everywhere() {
             return Some(super::specificity::Place::default());
         }
-        let candidates = self.matcher.candidates(path);
+        let candidates = self.matcher.candidates(path, container(path, containers));
         let found = candidates
             .iter()
             .find(|(candidate, _)| *candidate == workload)?;
@@ -119,9 +153,18 @@ impl Placement {
     }
 
     /// Names of the workloads that have cgroup selectors, all of which match a path.
-    pub fn candidates(&self, path: &Path) -> impl Iterator<Item = &str> {
-        let candidates = self.matcher.candidates(path).into_iter();
+    pub fn candidates(&self, path: &Path, containers: &Containers) -> impl Iterator<Item = &str> {
+        let container = container(path, containers);
+        let candidates = self.matcher.candidates(path, container).into_iter();
         candidates.filter_map(|(workload, _)| self.specs.get(workload).map(|spec| &*spec.name))
+    }
+}
+
+/// What the runtime has said of the container that a path belongs to.
+fn container<'f>(path: &Path, containers: &'f Containers) -> Option<&'f ContainerFacts> {
+    match containers.of(path) {
+        Container::Is(facts) => Some(facts),
+        Container::Asked | Container::No => None,
     }
 }
 

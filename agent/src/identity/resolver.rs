@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::unistd::User;
@@ -12,7 +12,8 @@ use ringfence_common::abi::{ExecutableKey, Identity};
 use ringfence_policy::model::{Identities, Workload};
 
 use super::{
-    IdentityError, OnTie, Tie,
+    ContainerAnswer, ContainerFacts, ContainerQuestion, IdentityError, OnTie, Tie,
+    containers::Containers,
     executables::{Executables, MOST_KNOWN},
     placement::{Placement, specs},
     root,
@@ -29,6 +30,7 @@ pub struct Resolver {
     root: PathBuf,
     watcher: Watcher,
     tree: Tree,
+    containers: Containers,
     placement: Placement,
     executables: Executables,
     tables: Tables,
@@ -46,15 +48,13 @@ impl Resolver {
             tree: Tree::new(&root, &watcher)?,
             watcher,
             root,
+            containers: Containers::default(),
             placement: Placement::new(Vec::new())?,
             executables: Executables::new(MOST_KNOWN),
             tables: Tables::default(),
         };
-        resolver.tables = Tables::build(
-            &resolver.tree,
-            &mut resolver.placement,
-            &resolver.executables,
-        );
+        resolver.look_for_containers();
+        resolver.build();
         Ok(resolver)
     }
 
@@ -77,7 +77,7 @@ impl Resolver {
         let mut executables = self.executables.with_specs(placement.specs());
         executables.watch(&self.watcher);
         let _ = executables.refresh();
-        let tables = Tables::build(&self.tree, &mut placement, &executables);
+        let tables = Tables::build(&self.tree, &self.containers, &mut placement, &executables);
         let tie = placement.ties().next().cloned();
         if let Some(tie) = tie.filter(|_| on_tie == OnTie::Refuse) {
             self.executables.inherit_watches(executables);
@@ -114,8 +114,9 @@ impl Resolver {
         let _ = self.tree.rescan(&self.watcher);
         self.executables.watch(&self.watcher);
         let _ = self.executables.refresh();
+        self.look_for_containers();
         let before = std::mem::take(&mut self.tables);
-        self.tables = Tables::build(&self.tree, &mut self.placement, &self.executables);
+        self.build();
         self.tables != before
     }
 
@@ -141,6 +142,46 @@ impl Resolver {
         }
         self.executables.touch(&key);
         self.tables.executables.get(&key).copied()
+    }
+
+    /// The questions about containers to ask now, at most `most`; none is left out for long.
+    pub fn container_questions(&mut self, most: usize) -> Vec<ContainerQuestion> {
+        self.containers.due(Instant::now(), most)
+    }
+
+    /// When the next question about a container is due.
+    #[must_use]
+    pub fn next_container_question(&self) -> Option<Instant> {
+        self.containers.next_due()
+    }
+
+    /// Takes an answer; returns whether the tables changed.
+    pub fn container_answered(&mut self, cgroup: u64, answer: ContainerAnswer) -> bool {
+        let path = self.containers.answered(cgroup, answer, Instant::now());
+        let below = path
+            .map(|path| self.tree.subtree(&path))
+            .unwrap_or_default();
+        self.update_entries(&below)
+    }
+
+    /// Paths of the cgroups whose container is not known yet, where a workload asks for it.
+    pub fn unknown_containers(&self) -> impl Iterator<Item = &Path> {
+        let asks = self.placement.asks_containers();
+        self.containers.waiting().filter(move |_| asks)
+    }
+
+    /// What runtimes have said of containers, by cgroup.
+    #[must_use]
+    pub fn containers(&self) -> BTreeMap<u64, ContainerFacts> {
+        self.containers.facts()
+    }
+
+    /// Takes what an earlier process knew of the same cgroups.
+    pub fn remember_containers(&mut self, facts: BTreeMap<u64, ContainerFacts>) {
+        self.containers = Containers::default();
+        self.containers.remember(facts);
+        self.look_for_containers();
+        self.build();
     }
 
     /// What the kernel maps must hold now.
@@ -206,11 +247,11 @@ impl Resolver {
                 .and_then(|parent| self.tree.path(parent));
             let above: BTreeSet<&str> = parent
                 .into_iter()
-                .flat_map(|parent| self.placement.candidates(parent))
+                .flat_map(|parent| self.placement.candidates(parent, &self.containers))
                 .collect();
             for name in self
                 .placement
-                .candidates(path)
+                .candidates(path, &self.containers)
                 .filter(|name| !above.contains(name))
             {
                 if let Some(paths) = inventory.get_mut(name) {
@@ -242,15 +283,51 @@ impl Resolver {
     }
 
     fn update_cgroups(&mut self, ids: &BTreeSet<u64>) -> bool {
+        let now = Instant::now();
+        for id in ids {
+            match self.tree.path(*id) {
+                Some(path) => {
+                    self.containers
+                        .appeared(*id, path, self.tree.is_roots(*id), now);
+                }
+                None => self.containers.gone(*id),
+            }
+        }
+        self.update_entries(ids)
+    }
+
+    /// Brings the entries of cgroups up to date.
+    fn update_entries(&mut self, ids: &BTreeSet<u64>) -> bool {
         let mut updated = false;
         for id in ids {
             updated |= if let Some(path) = self.tree.path(*id) {
-                self.tables.set_cgroup(*id, path, &mut self.placement)
+                self.tables
+                    .set_cgroup(*id, path, &self.containers, &mut self.placement)
             } else {
                 self.tables.remove_cgroup(*id)
             };
         }
         self.take_processes() || updated
+    }
+
+    fn build(&mut self) {
+        self.tables = Tables::build(
+            &self.tree,
+            &self.containers,
+            &mut self.placement,
+            &self.executables,
+        );
+    }
+
+    /// Compares what is known of containers with the whole tree.
+    fn look_for_containers(&mut self) {
+        let now = Instant::now();
+        self.containers
+            .retain(|cgroup| self.tree.path(cgroup).is_some());
+        for (id, path) in self.tree.iter() {
+            self.containers
+                .appeared(id, path, self.tree.is_roots(id), now);
+        }
     }
 
     fn refresh_executables(&mut self) -> bool {

@@ -3,7 +3,7 @@
 //! [`Specificity`] compares, in this order:
 //! 1. conditions on the process itself: how many of executable digest, executable path and user;
 //! 2. a digest, then a path, before a user;
-//! 3. [`Place`]: where in the cgroup tree the selectors take hold.
+//! 3. [`Place`]: how many selectors look at the container, then where in the cgroup tree they take hold.
 //!
 //! Workloads that are equal in all of it are tied.
 
@@ -30,9 +30,11 @@ impl Condition {
     }
 }
 
-/// How closely selectors describe the place in the cgroup tree; zero for none.
+/// How closely selectors describe the place in the cgroup tree and the container there; zero for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Place {
+    /// What they say of the container.
+    pub container: u32,
     /// Level of the cgroup from which on they cover.
     pub depth: u32,
     /// Path components that they spell out.
@@ -66,6 +68,7 @@ impl Place {
     /// Both together.
     pub fn and(self, other: Self) -> Self {
         Self {
+            container: self.container + other.container,
             depth: self.depth.max(other.depth),
             literal: self.literal + other.literal,
             partial: self.partial + other.partial,

@@ -6,10 +6,10 @@ use ringfence_common::abi::{
     CgroupEntry, ChildKey, ExecutableKey, Identity, ProcessKey,
     cgroup::{NAME_BYTES, OTHERS},
     executable::ANY_UID,
-    identity::{PENDING, UNKNOWN, is_workload},
+    identity::{PENDING, UNKNOWN},
 };
 
-use super::{executables::Executables, placement::Placement, tree::Tree};
+use super::{containers::Containers, executables::Executables, placement::Placement, tree::Tree};
 
 /// Entries of `children` at most: what the map holds.
 const MOST_CHILDREN: usize = 131_072;
@@ -32,10 +32,15 @@ pub struct Tables {
 
 impl Tables {
     /// Everything anew.
-    pub(super) fn build(tree: &Tree, placement: &mut Placement, executables: &Executables) -> Self {
+    pub(super) fn build(
+        tree: &Tree,
+        containers: &Containers,
+        placement: &mut Placement,
+        executables: &Executables,
+    ) -> Self {
         let mut tables = Self::default();
         for (id, path) in tree.iter() {
-            let _ = tables.set_cgroup(id, path, placement);
+            let _ = tables.set_cgroup(id, path, containers, placement);
         }
         tables.executables = executables
             .keys()
@@ -46,8 +51,14 @@ impl Tables {
     }
 
     /// Enters a cgroup; returns whether something changed.
-    pub(super) fn set_cgroup(&mut self, id: u64, path: &Path, placement: &mut Placement) -> bool {
-        let (mut entry, mut children) = placement.family(id, path);
+    pub(super) fn set_cgroup(
+        &mut self,
+        id: u64,
+        path: &Path,
+        containers: &Containers,
+        placement: &mut Placement,
+    ) -> bool {
+        let (mut entry, mut children) = placement.family(id, path, containers);
         let before = self.children_of(id);
         if self.children.len() - before.len() + children.len() > MOST_CHILDREN {
             children.clear();
@@ -80,24 +91,47 @@ impl Tables {
         found.map(|(key, entry)| (*key, *entry)).collect()
     }
 
-    /// Whether sockets that are open may belong to someone else under `new`: a cgroup or a process rule
-    /// stands for another identity, or a cgroup of a workload was not known until now (its sockets
-    /// were given the identity of an ancestor).
+    /// These tables while `new` come into force: what stands for someone else then is pending meanwhile.
+    /// `None` when nothing moves. A cgroup that was not known until now does not: the kernel takes it
+    /// for what its name says, or for pending.
     #[must_use]
-    pub fn moves(&self, new: &Self) -> bool {
-        let cgroup_moves = new
-            .cgroups
-            .iter()
-            .any(|(id, entry)| match self.cgroups.get(id) {
-                Some(before) => (before.identity, before.class) != (entry.identity, entry.class),
-                None => entry.class != 0 || is_workload(entry.identity),
-            });
-        let process_moves = |(key, identity): (&ProcessKey, &Identity)| {
-            self.processes
-                .get(key)
-                .is_some_and(|before| before != identity)
+    pub fn on_the_way_to(&self, new: &Self) -> Option<Self> {
+        let pending = |entry: &CgroupEntry| CgroupEntry {
+            identity: PENDING,
+            class: 0,
+            ..*entry
         };
-        cgroup_moves || new.processes.iter().any(process_moves)
+        let moves = |before: Option<&CgroupEntry>, entry: &CgroupEntry| {
+            before.is_some_and(|before| {
+                before.identity != PENDING
+                    && (before.identity, before.class) != (entry.identity, entry.class)
+            })
+        };
+        let cgroups = moved(&self.cgroups, &new.cgroups, moves);
+        let children = moved(&self.children, &new.children, moves);
+        let differs = |before: Option<&u32>, now: &u32| before.is_some_and(|before| before != now);
+        let processes = moved(&self.processes, &new.processes, differs);
+        let executables = moved(&self.executables, &new.executables, differs);
+        if cgroups.is_empty()
+            && children.is_empty()
+            && processes.is_empty()
+            && executables.is_empty()
+        {
+            return None;
+        }
+        let mut way = new.clone();
+        let hold = |(key, entry)| (key, pending(&entry));
+        way.cgroups.extend(cgroups.into_iter().map(hold));
+        way.children.extend(
+            children
+                .into_iter()
+                .map(|(key, entry)| (key, pending(&entry))),
+        );
+        way.processes
+            .extend(processes.into_keys().map(|key| (key, PENDING)));
+        way.executables
+            .retain(|key, _| !executables.contains_key(key));
+        Some(way)
     }
 
     /// The kernel's steps from a process to its identity.
@@ -138,4 +172,16 @@ impl Tables {
             .or_else(|| find(ANY_UID))
             .unwrap_or(entry.identity)
     }
+}
+
+/// What stands for someone else than before.
+fn moved<K: Copy + Ord, V: Copy>(
+    before: &BTreeMap<K, V>,
+    now: &BTreeMap<K, V>,
+    moves: impl Fn(Option<&V>, &V) -> bool,
+) -> BTreeMap<K, V> {
+    now.iter()
+        .filter(|(key, value)| moves(before.get(key), value))
+        .map(|(key, value)| (*key, *value))
+        .collect()
 }

@@ -16,7 +16,7 @@ use ringfence_common::abi::{
 use ringfence_policy::model::Selector;
 
 use super::{
-    IdentityError, OnTie, Resolver, adopt,
+    ContainerAnswer, ContainerFacts, IdentityError, OnTie, Resolver, adopt,
     file::Executable,
     fixture::{TestCgroup, cgroup, program, unit, workloads},
     mounts::Mounts,
@@ -137,6 +137,74 @@ fn tie_that_comes_up_later_allows_nothing_and_is_reported() {
         })
     );
     assert_eq!(resolver.ties().count(), 1);
+}
+
+#[test]
+fn container_is_asked_about_when_it_appears_and_settled_by_the_answer() {
+    let root = TestCgroup::new("containers");
+    let id_text = "0123456789abcdef".repeat(4);
+    let mut resolver = resolver(&root);
+    let list: [(&str, &[Selector]); 2] = [
+        (
+            "web",
+            &[Selector::Container {
+                key: "container.name".into(),
+                value: "web".into(),
+            }],
+        ),
+        ("all", &[cgroup("/pods")]),
+    ];
+    set(&mut resolver, &list).expect("workloads");
+    let path = root.create(format!("pods/c-{id_text}.scope"));
+    assert!(resolver.process_events());
+    let (outer, inner) = (
+        id(&path),
+        id(&root.create(format!("pods/c-{id_text}.scope/in"))),
+    );
+    assert!(resolver.process_events());
+    assert_eq!(resolver.resolve(outer, None, 0), PENDING);
+    assert_eq!(resolver.resolve(inner, None, 0), PENDING);
+    assert_eq!(resolver.unknown_containers().count(), 1);
+    let questions = resolver.container_questions(9);
+    assert_eq!(questions.len(), 1);
+    assert_eq!((questions[0].cgroup, &questions[0].id), (outer, &id_text));
+
+    let facts: ContainerFacts = [("container.name".to_owned(), "web".to_owned())].into();
+    assert!(resolver.container_answered(outer, ContainerAnswer::Is(facts.clone())));
+    assert_eq!(resolver.resolve(outer, None, 0), 256);
+    assert_eq!(resolver.resolve(inner, None, 0), 256);
+    let inventory = resolver.inventory();
+    let expected = format!("/pods/c-{id_text}.scope");
+    assert_eq!(inventory.get("web"), Some(&vec![expected]));
+
+    // The next agent knows it, too, but nothing of a cgroup that has the same name later.
+    let mut next = self::resolver(&root);
+    next.remember_containers(resolver.containers());
+    set(&mut next, &list).expect("workloads");
+    assert_eq!(next.resolve(inner, None, 0), 256);
+    assert_eq!(next.next_container_question(), None);
+    fs::remove_dir(path.join("in")).expect("remove");
+    fs::remove_dir(&path).expect("remove");
+    let again = id(&root.create(format!("pods/c-{id_text}.scope")));
+    assert!(next.process_events());
+    assert_eq!(next.resolve(again, None, 0), PENDING);
+    assert!(next.next_container_question().is_some());
+}
+
+#[test]
+fn nobody_asks_about_cgroups_that_a_user_may_have_created() {
+    let root = TestCgroup::new("delegated");
+    let delegated = root.create("user");
+    std::os::unix::fs::chown(&delegated, Some(1000), None).expect("chown");
+    let made = root.create(format!("user/c-{}", "a".repeat(64)));
+    let mut resolver = resolver(&root);
+    let name = Selector::Container {
+        key: "container.name".into(),
+        value: "web".into(),
+    };
+    set(&mut resolver, &[("web", &[name])]).expect("workloads");
+    assert_eq!(resolver.resolve(id(&made), None, 0), HOST);
+    assert_eq!(resolver.next_container_question(), None);
 }
 
 #[test]

@@ -39,6 +39,8 @@ const LONGEST_PATH: usize = 16_384;
 struct Node {
     path: PathBuf,
     parent: u64,
+    /// User that it belonged to when it was found.
+    owner: u32,
     children: BTreeMap<OsString, u64>,
     watch: Option<WatchDescriptor>,
 }
@@ -70,7 +72,7 @@ impl Tree {
             watched: HashMap::new(),
             incomplete: false,
         };
-        tree.insert_root();
+        tree.insert_root(stat.st_uid);
         let _ = tree.rescan(watcher);
         Ok(tree)
     }
@@ -94,6 +96,26 @@ impl Tree {
     pub fn parent(&self, id: u64) -> Option<u64> {
         let node = self.nodes.get(&id).filter(|_| id != self.root_id)?;
         Some(node.parent)
+    }
+
+    /// Whether root alone could create the cgroup: the one above belongs to root.
+    pub fn is_roots(&self, id: u64) -> bool {
+        self.parent(id)
+            .and_then(|parent| self.nodes.get(&parent))
+            .is_some_and(|parent| parent.owner == 0)
+    }
+
+    /// The cgroup at a path and every one below it.
+    pub fn subtree(&self, path: &Path) -> BTreeSet<u64> {
+        let mut found = BTreeSet::new();
+        let mut pending: Vec<u64> = self.find(path).into_iter().collect();
+        while let Some(id) = pending.pop() {
+            if let Some(node) = self.nodes.get(&id) {
+                pending.extend(node.children.values());
+                let _ = found.insert(id);
+            }
+        }
+        found
     }
 
     /// Every cgroup with its path, in no order.
@@ -230,47 +252,49 @@ impl Tree {
         let opened = openat(directory, name, flags(), Mode::empty())
             .and_then(|fd| fstat(&fd).map(|stat| (fd, stat)));
         let found = match opened {
-            Ok((fd, stat)) if stat.st_dev == self.device => Some((fd, stat.st_ino)),
+            Ok((fd, stat)) if stat.st_dev == self.device => Some((fd, stat.st_ino, stat.st_uid)),
             Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENODEV) => None,
             Err(errno) => {
                 self.miss("open", &errno.into());
                 return None;
             }
         };
-        let id = found.as_ref().map(|(_, id)| *id);
+        let id = found.as_ref().map(|(_, id, _)| *id);
         if let Some(known) = known.filter(|known| Some(*known) != id) {
             self.forget(known, watcher, changed);
         }
-        let (fd, id) = found?;
+        let (fd, id, owner) = found?;
         if known != Some(id) {
             let path = self.nodes.get(&parent)?.path.join(name);
             if path.as_os_str().len() > LONGEST_PATH {
                 return None;
             }
             self.forget(id, watcher, changed);
-            self.insert(id, name, parent, path);
+            self.insert(id, owner, name, parent, path);
             let _ = changed.insert(id);
         }
         Some((fd, id))
     }
 
-    fn insert(&mut self, id: u64, name: &OsStr, parent: u64, path: PathBuf) {
+    fn insert(&mut self, id: u64, owner: u32, name: &OsStr, parent: u64, path: PathBuf) {
         if let Some(node) = self.nodes.get_mut(&parent) {
             let _ = node.children.insert(name.to_owned(), id);
         }
         let node = Node {
             path,
             parent,
+            owner,
             children: BTreeMap::new(),
             watch: None,
         };
         let _ = self.nodes.insert(id, node);
     }
 
-    fn insert_root(&mut self) {
+    fn insert_root(&mut self, owner: u32) {
         let node = Node {
             path: "/".into(),
             parent: self.root_id,
+            owner,
             children: BTreeMap::new(),
             watch: None,
         };

@@ -13,15 +13,21 @@ pub const NAMED: u32 = 1;
 /// A cgroup below of any other name may stand for someone else too.
 pub const OTHERS: u32 = 2;
 
+/// A cgroup below may be a container that someone else runs in: its name holds the container's id, and
+/// so has [`CONTAINER_NAME_BYTES`] at least.
+pub const CONTAINERS: u32 = 4;
+/// Bytes of the shortest name that can hold the id of a container: 64 hexadecimal digits.
+pub const CONTAINER_NAME_BYTES: usize = 64;
+
 /// Value of `CGROUPS` and `CHILDREN`: who the processes in a cgroup are.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CgroupEntry {
     /// Identity when no process rule applies.
     pub identity: Identity,
-    /// Process class: the set of workloads told apart by executable or user; 0 = none.
+    /// Process class: the set of workloads told apart by executable, user or group; 0 = none.
     pub class: u32,
-    /// Which unknown cgroups below are not the same: [`NAMED`], [`OTHERS`].
+    /// Which unknown cgroups below are not the same: [`NAMED`], [`OTHERS`], [`CONTAINERS`].
     pub below: u32,
 }
 abi_type!(CgroupEntry, size = 12, align = 4);

@@ -51,7 +51,7 @@ pub struct Event {
     /// Zero.
     pub pad: u8,
 }
-abi_type!(Event, size = 192, align = 8);
+abi_type!(Event, size = 200, align = 8);
 
 /// The hook that saw the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -8,22 +8,27 @@ use super::{ExecutableKey, Identity, abi_type};
 pub struct Owner {
     /// Identity; [`super::identity::PENDING`] while the executable is not judged.
     pub identity: Identity,
-    /// Process class of the cgroup, 0 = none.
+    /// Process class of the cgroup with the process's [`super::executable::MEMBER`] bits, 0 = none.
     pub class: u32,
     /// cgroup of the process.
     pub cgroup: u64,
     /// Network namespace cookie of the socket (`SO_NETNS_COOKIE`), 0 = not known.
     pub netns: u64,
-    /// Executable; zero where the cgroup has no process rules.
+    /// Executable; zero where it can't be read.
     pub executable: ExecutableKey,
-    /// Thread group id in the initial PID namespace.
+    /// Thread group id in the initial PID namespace; 0 = no process: the kernel, or not known.
     pub tgid: u32,
     /// Real user id in the initial user namespace.
     pub uid: u32,
     /// Command name, NUL-padded (`task_struct.comm`).
     pub comm: [u8; 16],
+    /// Generation under which the identity was found, lowest 32 bits: under another one it is found anew,
+    /// from cgroup, executable, user and groups as they were.
+    pub generation: u32,
+    /// Zero.
+    pub pad: u32,
 }
-abi_type!(Owner, size = 72, align = 8);
+abi_type!(Owner, size = 80, align = 8);
 
 /// What was decided about a flow, and until when it may be believed.
 #[repr(C)]
@@ -105,4 +110,4 @@ pub struct SocketState {
     /// Since when its packets are held, in 2^20 ns of `CLOCK_BOOTTIME`; 0 = they are not.
     pub held: u32,
 }
-abi_type!(SocketState, size = 128, align = 8);
+abi_type!(SocketState, size = 136, align = 8);

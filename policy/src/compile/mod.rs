@@ -157,9 +157,6 @@ fn compile_within(
         let Some(&identity) = identities.get(&workload.name) else {
             return Err(CompileError::IdentityMissing(workload.name.clone()));
         };
-        if policies.is_empty() && workload.allow_self {
-            continue;
-        }
         let selected = policies.iter().filter_map(|&number| prepared.get(number));
         let _ = tables.insert(identity, table::build(workload, selected, limit)?);
     }

@@ -40,12 +40,19 @@ pub enum Selector {
     Uid(u32),
     /// Name of the user.
     User(String),
+    /// What the container's runtime says of it.
+    Container {
+        /// The key it has in a policy document, such as `container.name` or `k8s.pod-label.app`.
+        key: String,
+        /// The value, as the runtime has it.
+        value: String,
+    },
 }
 
 impl Selector {
     /// The key it has in a policy document.
     #[must_use]
-    pub const fn key(&self) -> &'static str {
+    pub fn key(&self) -> &str {
         match self {
             Self::Cgroup(_) => "cgroup",
             Self::SystemdUnit(_) => "systemd-unit",
@@ -54,6 +61,7 @@ impl Selector {
             Self::Sha256(_) => "sha256",
             Self::Uid(_) => "uid",
             Self::User(_) => "user",
+            Self::Container { key, .. } => key,
         }
     }
 }
@@ -68,6 +76,13 @@ impl PartialEq for Selector {
             (Self::Exe(a), Self::Exe(b)) => a == b,
             (Self::Sha256(a), Self::Sha256(b)) => a == b,
             (Self::Uid(a), Self::Uid(b)) => a == b,
+            (
+                Self::Container { key, value },
+                Self::Container {
+                    key: other,
+                    value: wanted,
+                },
+            ) => key == other && value == wanted,
             _ => false,
         }
     }

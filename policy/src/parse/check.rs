@@ -111,6 +111,7 @@ fn canonical(selector: &Selector) -> String {
         Selector::Exe(path) => path.display().to_string(),
         Selector::Sha256(hash) => format!("{hash:?}"),
         Selector::Uid(uid) => uid.to_string(),
+        Selector::Container { value, .. } => value.clone(),
     };
     format!("{}={value}", selector.key())
 }

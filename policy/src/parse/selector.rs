@@ -1,5 +1,7 @@
 //! The `match` table of a workload.
 
+mod container;
+
 use std::path::{Component, Path, PathBuf};
 
 use globset::GlobBuilder;
@@ -11,7 +13,7 @@ use super::{
 };
 use crate::model::Selector;
 
-const KEYS: [&str; 7] = [
+const KEYS: [&str; 9] = [
     "cgroup",
     "systemd-unit",
     "systemd-slice",
@@ -19,9 +21,11 @@ const KEYS: [&str; 7] = [
     "sha256",
     "user",
     "uid",
+    "container",
+    "k8s",
 ];
 /// Designed but not built: by name or as the first part of a dotted name.
-const LATER: [&str; 5] = ["parent", "group", "gid", "container", "k8s"];
+const LATER: [&str; 3] = ["parent", "group", "gid"];
 const UNIT_TYPES: [&str; 5] = [".service", ".scope", ".socket", ".mount", ".swap"];
 
 pub(super) fn read(report: &mut Report<'_>, table: &Table<'_, '_>) -> Vec<Selector> {
@@ -34,6 +38,10 @@ pub(super) fn read(report: &mut Report<'_>, table: &Table<'_, '_>) -> Vec<Select
         );
     }
     for (key, span, value) in table.keys() {
+        if container::FAMILIES.contains(&key) {
+            selectors.extend(container::read(report, key, value));
+            continue;
+        }
         if KEYS.contains(&key) {
             selectors.extend(selector(report, key, value));
             continue;
@@ -44,6 +52,12 @@ pub(super) fn read(report: &mut Report<'_>, table: &Table<'_, '_>) -> Vec<Select
                 &span,
                 format!("selector `{key}` is not supported yet by this version"),
                 format!("use one of: {}", KEYS.join(", ")),
+            );
+        } else if container::FAMILIES.contains(&family) {
+            report.error(
+                &span,
+                format!("unknown selector `\"{key}\"`"),
+                format!("write it without quotes: `{key} = \"...\"`"),
             );
         } else {
             report.error(

@@ -1,7 +1,7 @@
 //! Policy changes in quick succession on a busy machine: each comes into force, and whole.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
@@ -57,7 +57,7 @@ fn change(datapath: &mut Datapath, policies: &[Compiled]) -> Result<(), String> 
         let _ = datapath.tables.apply(policy).map_err(fail)?;
         // As the next process would find it.
         let found = Tables::open(&datapath.directory())
-            .and_then(|tables| tables.others(&BTreeMap::new()))
+            .and_then(|tables| tables.in_force())
             .map_err(fail)?;
         let all: BTreeSet<_> = found.keys().chain(policy.tables.keys()).collect();
         for identity in all {

@@ -345,7 +345,10 @@ fn a_restart_without_a_workload_judges_its_open_sockets_as_who_they_are_now() {
             workload(name, "cgroup = \"/web\"") + &policy(name, "", &[("egress", by_address)])
         };
         let mut agent = Agent::start(sandbox, &allowed);
-        let _server = db.serve(&["udp", AT_DB, "--silent"]);
+        let _servers = [
+            db.serve(&["udp", AT_DB, "--echo"]),
+            db.serve(&["tcp", AT_DB, "--echo"]),
+        ];
         let _echo = db.serve(&["tcp", "127.0.0.1:5433", "--echo"]);
         let mut stream = web.hold("127.0.0.1:5433");
         let mut caller = web.start(&["insist", AT_DB]);

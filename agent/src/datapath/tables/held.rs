@@ -14,23 +14,21 @@ use super::{
 };
 
 impl Tables {
-    /// What slot number `slot` holds of the identities that are `asked` for.
-    pub(super) fn held(
-        &self,
-        slot: u32,
-        asked: impl Fn(Identity) -> bool,
-    ) -> Result<BTreeMap<Identity, Table>, DatapathError> {
+    /// What slot number `slot` holds.
+    pub(super) fn held(&self, slot: u32) -> Result<BTreeMap<Identity, Table>, DatapathError> {
         let mut held = BTreeMap::new();
         for key in self.headers.keys() {
             let key = key.map_err(failed(names::HEADERS))?;
-            if key.slot == slot && asked(key.identity) {
+            if key.slot == slot {
                 let mut table = Table {
                     header: self.headers.get(&key, 0).map_err(failed(names::HEADERS))?,
-                    entries: rules(&self.rules, key)?,
-                    cidrs: BTreeMap::new(),
+                    ..Table::default()
                 };
                 // Programs read no other; what is left of a policy before may still be there.
-                let [egress, ingress, _] = table.header.tiers;
+                let [egress, ingress, listen] = table.header.tiers;
+                if egress | ingress | listen != 0 {
+                    table.entries = rules(&self.rules, key)?;
+                }
                 if (egress | ingress) & TIER_PEER_CIDR != 0 {
                     table.cidrs = cidrs(&self.cidrs, key)?;
                 }

@@ -93,6 +93,37 @@ fn workloads_carry_every_key() {
 }
 
 #[test]
+fn container_selectors_are_flattened_to_their_keys() {
+    let text = r#"
+[[workload]]
+name = "w"
+match.container = { name = "web", image = "docker.io/library/web:1", label."com.example/x.y" = "z" }
+match.k8s = { namespace = "shop", service-account = "web", pod-name = "web-0", pod-label = { app = "web" } }
+"#;
+    let set = parse_one(text).unwrap();
+    let shown: Vec<(&str, &str)> = set.workloads[0]
+        .selectors
+        .iter()
+        .map(|selector| match selector {
+            Selector::Container { key, value } => (key.as_str(), value.as_str()),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("container.image", "docker.io/library/web:1"),
+            ("container.label.com.example/x.y", "z"),
+            ("container.name", "web"),
+            ("k8s.namespace", "shop"),
+            ("k8s.pod-label.app", "web"),
+            ("k8s.pod-name", "web-0"),
+            ("k8s.service-account", "web"),
+        ]
+    );
+}
+
+#[test]
 fn cgroup_globs_stay_within_a_component() {
     let of = |glob: &str| {
         let text = format!("[[workload]]\nname = \"w\"\nmatch = {{ cgroup = \"{glob}\" }}\n");
