@@ -20,6 +20,7 @@ mod icmp;
 mod impostor;
 mod listen;
 mod newborn;
+mod podman;
 mod policy_dir;
 mod restart;
 mod revoke;
