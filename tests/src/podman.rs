@@ -76,9 +76,10 @@ impl<'s> Podman<'s> {
         container::root(&dir.join("rootfs"));
         let limits: Vec<_> = LIMITS.split(' ').collect();
         let tmp = dir.join("tmp");
+        let tmp = tmp.display();
         let configuration = format!(
             "[containers]\ndefault_ulimits = {limits:?}\npids_limit = 0\n\
-             [engine]\ncgroup_manager = \"cgroupfs\"\nruntime = \"runc\"\nevents_logger = \"none\"\ntmp_dir = {tmp:?}\n"
+             [engine]\ncgroup_manager = \"cgroupfs\"\nruntime = \"runc\"\nevents_logger = \"none\"\ntmp_dir = \"{tmp}\"\n"
         );
         fs::write(dir.join("containers.conf"), configuration).unwrap();
         Self {
@@ -161,9 +162,11 @@ impl<'s> Podman<'s> {
     pub fn serve(&mut self) -> PathBuf {
         let socket = self.socket();
         let mut command = self.command(&["system", "service", "--time=0"]);
+        let log = fs::File::create(self.dir.join("service.log")).unwrap();
         let child = command
             .arg(format!("unix://{}", socket.display()))
             .stdin(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         self.service = Some(child);

@@ -39,6 +39,11 @@ pub const TEST_PACKAGES: &[Package] = &[
         required: true,
     },
     Package {
+        name: "containerd",
+        program: "containerd",
+        required: true,
+    },
+    Package {
         name: "busybox-static",
         program: "busybox",
         required: true,

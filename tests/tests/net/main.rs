@@ -25,6 +25,7 @@ mod policy_dir;
 mod restart;
 mod revoke;
 mod rules;
+mod runtimes;
 mod sockets;
 mod storm;
 mod tcp;
