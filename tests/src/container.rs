@@ -48,6 +48,12 @@ pub(crate) fn root(dir: &Path) {
     let busybox = dir.join("bin/busybox");
     let _bytes = fs::copy(BUSYBOX, &busybox)
         .unwrap_or_else(|error| panic!("{BUSYBOX} (package busybox-static): {error}"));
+    let program = fs::read(&busybox).unwrap();
+    let needs_loader = program.windows(6).any(|bytes| bytes == b"/ld-li");
+    assert!(
+        !needs_loader,
+        "{BUSYBOX} is not static: replace the package busybox by busybox-static"
+    );
     for tool in TOOLS {
         symlink("busybox", dir.join("bin").join(tool)).unwrap();
     }

@@ -13,7 +13,8 @@
 //! ```
 //!
 //! Containers are in the sandbox's network namespace and find its programs (copies of the traffic tool) in
-//! `/programs`. Whatever still runs when the [`Containerd`] is dropped is removed.
+//! `/programs`. containerd and its shims run in the cgroup `/runtime` below the guarded one. Whatever still runs when the
+//! sandbox is removed ends with it.
 
 mod cri;
 mod setup;

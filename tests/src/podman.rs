@@ -16,7 +16,8 @@
 //! ```
 //!
 //! Containers are in the sandbox's network namespace and find its programs (copies of the traffic tool) in
-//! `/programs`. Whatever still runs when the [`Podman`] is dropped is removed.
+//! `/programs`. podman itself runs in the cgroup `/runtime` below the guarded one, its conmon in `conmon` beside the
+//! containers. Whatever still runs when the [`Podman`] is dropped is removed.
 
 use std::{
     fs,

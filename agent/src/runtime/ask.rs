@@ -62,10 +62,15 @@ pub(super) async fn ask(settings: &Settings, id: Arc<str>) -> Vec<Option<Reply>>
             *slot = Some(reply);
         }
         // Not the first to answer wins but the best, or one container could have different facts at different times.
-        let decided = replies.iter().map_while(Option::as_ref).any(Result::is_ok);
-        if decided {
-            break;
+        let mut answered = replies.iter().map_while(Option::as_ref);
+        if answered.any(Result::is_ok) {
+            return replies;
         }
+    }
+    // A task that ended without a reply does not mean that nobody has it.
+    for slot in &mut replies {
+        let _reply =
+            slot.get_or_insert_with(|| Err(Miss::Failed("asking it broke off".to_owned())));
     }
     replies
 }

@@ -65,7 +65,7 @@ async fn replies(settings: &Settings, id: &str) -> Vec<Option<Reply>> {
     if is_id(id) {
         ask::ask(settings, id.into()).await
     } else {
-        vec![Some(Err(Miss::Absent))]
+        Vec::new()
     }
 }
 
@@ -113,7 +113,7 @@ impl Runtimes {
         let mut failed = Vec::new();
         for (runtime, reply) in self.0.iter_mut().zip(replies) {
             match reply {
-                // Not needed any more, or a task that panicked: then the runtimes before it don't have it either.
+                // Not needed any more.
                 None => {}
                 Some(Ok(container)) => {
                     runtime.state.state = State::Ok;

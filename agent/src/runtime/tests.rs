@@ -122,5 +122,8 @@ async fn an_id_that_was_not_checked_is_not_sent() {
         id: "x/json HTTP/1.1\r\n".to_owned(),
     };
     asker.questions.send(question).await.unwrap();
-    assert_eq!(asker.answers.recv().await.unwrap().outcome, Outcome::Absent);
+    let answer = asker.answers.recv().await.unwrap();
+    assert_eq!(answer.outcome, Outcome::Absent);
+    let untouched = State::Failed("no such socket".to_owned());
+    assert_eq!(asker.states(), [untouched]);
 }
