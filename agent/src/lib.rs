@@ -1,7 +1,7 @@
 //! The Ringfence agent: identities and policy into the kernel, flow records out of it.
 //!
 //! Policy: [`sync`] or a directory -> `ringfence_policy` -> [`datapath`]. Identity: [`identity`] ->
-//! [`datapath`]. Telemetry: [`datapath`] -> [`flow`] -> [`api`] and [`metrics`]. `app` wires the tasks.
+//! [`datapath`]; what a container is: [`runtime`]. Telemetry: [`datapath`] -> [`flow`] -> [`api`] and [`metrics`]. `app` wires the tasks.
 
 pub mod api;
 mod app;

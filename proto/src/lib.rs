@@ -16,5 +16,17 @@ pub mod v1 {
     tonic::include_proto!("ringfence.v1");
 }
 
+/// What container runtimes are asked for (CRI v1); the server is for tests.
+#[expect(
+    missing_docs,
+    unused_results,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code; the .proto file is the documentation"
+)]
+pub mod cri {
+    tonic::include_proto!("runtime.v1");
+}
+
 /// Descriptors of all services, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -11,12 +11,16 @@
 pub mod actor;
 pub mod agent;
 pub mod client;
+pub mod container;
+pub mod containerd;
 pub mod controller;
 pub mod daemon;
 pub mod flows;
 pub mod metrics;
+pub mod mounts;
 pub mod namespace;
 pub mod outcome;
+pub mod podman;
 pub mod policy;
 pub mod poll;
 pub mod program;
@@ -26,8 +30,11 @@ pub mod scene;
 
 pub use actor::Actor;
 pub use agent::{Agent, Options};
+pub use container::Container;
+pub use containerd::Containerd;
 pub use controller::Controller;
 pub use outcome::Outcome;
+pub use podman::Podman;
 pub use running::Running;
 pub use sandbox::Sandbox;
 pub use scene::scene;

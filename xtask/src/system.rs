@@ -29,6 +29,26 @@ pub const TEST_PACKAGES: &[Package] = &[
         required: true,
     },
     Package {
+        name: "podman",
+        program: "podman",
+        required: true,
+    },
+    Package {
+        name: "runc",
+        program: "runc",
+        required: true,
+    },
+    Package {
+        name: "containerd",
+        program: "containerd",
+        required: true,
+    },
+    Package {
+        name: "busybox-static",
+        program: "busybox",
+        required: true,
+    },
+    Package {
         name: "bpftool",
         program: "bpftool",
         required: false,

@@ -21,7 +21,7 @@ use std::{
 
 use ringfence_common::abi::FailsafeEntry;
 
-use crate::sync;
+use crate::{runtime, sync};
 
 pub use error::{ConfigError, Problem};
 
@@ -43,6 +43,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Flow records.
     pub flows: Flows,
+    /// Container runtimes that are asked what a container is.
+    pub containers: runtime::Settings,
     /// Inbound flows that no policy can cut, at most `MAX_FAILSAFE`.
     pub failsafe: Vec<FailsafeEntry>,
     /// The agent's own log.

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
@@ -14,7 +15,10 @@ use super::{
     size::Size,
     values::{choice, number, path, text},
 };
-use crate::sync::{self, Endpoint, Tls};
+use crate::{
+    runtime,
+    sync::{self, Endpoint, Tls},
+};
 
 const CAPACITY: u64 = 65_536;
 const MAX_CAPACITY: u64 = 1 << 22;
@@ -35,6 +39,7 @@ pub(super) fn config(document: &mut Document<'_>, base: &Path) -> Config {
     let api_socket = api(document.section("api"), base);
     let metrics = metrics(document.section("metrics"), &mut warnings);
     let flows = flows(document.section("flows"));
+    let containers = containers(document.section("containers"), base);
     let failsafe = {
         let mut section = document.section("failsafe");
         let entries = failsafe::read(&mut section);
@@ -58,6 +63,7 @@ pub(super) fn config(document: &mut Document<'_>, base: &Path) -> Config {
         api_socket,
         metrics,
         flows,
+        containers,
         failsafe,
         log,
         warnings,
@@ -225,6 +231,45 @@ fn events_buffer(section: &mut Section<'_, '_>) -> u32 {
             EVENTS_BUFFER
         }
     }
+}
+
+/// Sockets of one kind of container runtime, as they stand in the file.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a list of paths, or \"auto\"")]
+enum Sockets {
+    Paths(Vec<String>),
+    Word(String),
+}
+
+fn containers(mut section: Section<'_, '_>, base: &Path) -> runtime::Settings {
+    let [docker, cri] = ["docker", "cri"].map(|key| sockets(&mut section, key, base));
+    section.finish();
+    runtime::Settings::new(docker, cri)
+}
+
+/// `None` = the well-known ones.
+fn sockets(section: &mut Section<'_, '_>, key: &'static str, base: &Path) -> Option<Vec<PathBuf>> {
+    let value = section.take::<Sockets>(key)?;
+    let span = value.span();
+    let paths = match value.into_inner() {
+        Sockets::Word(word) if word == "auto" => return None,
+        Sockets::Word(word) => {
+            let remedy = format!("write `{key} = [\"{word}\"]`, or \"auto\"");
+            section.problem(&span, format!("`{key}` can't be `{word}`"), &remedy);
+            return None;
+        }
+        Sockets::Paths(paths) => paths,
+    };
+    let mut sockets: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        let socket = base.join(&path);
+        if path.is_empty() || sockets.contains(&socket) {
+            let message = format!("`{path}` in `{key}` is empty or there twice");
+            section.problem(&span, message, "name each socket once");
+        }
+        sockets.push(socket);
+    }
+    Some(sockets)
 }
 
 fn log(mut section: Section<'_, '_>) -> Log {

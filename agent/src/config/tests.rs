@@ -61,7 +61,7 @@ fn shipped_file_loads_and_its_comments_state_the_defaults() {
         .lines()
         .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
         .count();
-    assert_eq!(keys, 15, "{switched_on}");
+    assert_eq!(keys, 17, "{switched_on}");
     assert_eq!(good(SHIPPED), good(""));
     assert_eq!(good(&switched_on), good(""));
 }
@@ -167,6 +167,57 @@ fn sizes_must_suit_the_kernel() {
     assert_eq!(
         problems("[flows]\ncapacity = 0\nflow-entries = 99999999\n").len(),
         2
+    );
+}
+
+#[test]
+fn sockets_of_runtimes_are_the_well_known_ones_or_those_named() {
+    use crate::runtime::{Kind, Settings};
+    assert_eq!(good("").containers, Settings::default());
+    assert_eq!(Settings::default().named().count(), 0);
+    let config = good(
+        "[containers]\ndocker = []\ncri = [\"a.sock\", \"/run/k3s/containerd/containerd.sock\"]\n",
+    );
+    let named: Vec<_> = config.containers.named().collect();
+    let expected = [
+        "/etc/ringfence/a.sock",
+        "/run/k3s/containerd/containerd.sock",
+    ]
+    .map(|path| (Kind::Cri, Path::new(path)));
+    assert_eq!(named, expected);
+    assert_ne!(
+        good("[containers]\ndocker = []\n").containers,
+        Settings::default()
+    );
+}
+
+#[test]
+fn bad_sockets_of_runtimes_are_refused() {
+    for (value, expected) in [
+        (
+            "\"/run/docker.sock\"",
+            "write `docker = [\"/run/docker.sock\"]`",
+        ),
+        ("7", "a list of paths"),
+        ("[7]", "a list of paths"),
+        ("[\"\"]", "empty"),
+        ("[\"/a\", \"/a\"]", "twice"),
+    ] {
+        let found = problems(&format!("[containers]\ndocker = {value}\n"));
+        let [problem] = found.as_slice() else {
+            panic!("{value}: {found:?}");
+        };
+        assert_eq!(problem.line, 2, "{value}");
+        assert!(problem.to_string().contains(expected), "{problem}");
+    }
+    let unknown = problems("[containers]\ncrio = []\n");
+    assert!(
+        unknown
+            .first()
+            .unwrap()
+            .to_string()
+            .contains("did you mean `cri`?"),
+        "{unknown:?}"
     );
 }
 

@@ -100,6 +100,8 @@ enum Command {
     },
     /// Hold a new network namespace until standard input ends
     Namespace,
+    /// Listen on a unix socket that is root's, as another user, until standard input ends
+    UnixListen { path: PathBuf, user: u32 },
     /// Become another program, which ends with the caller
     Run {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -159,6 +161,11 @@ fn act(command: Command) -> Result<Outcome> {
         Command::Socket { kind } => socket::make_only(kind),
         Command::Ping { address, connect } => socket::ping(address, connect),
         Command::Namespace => namespace(),
+        Command::UnixListen { path, user } => {
+            let _socket = socket::listen_as(&path, user)?;
+            print(&done("listen"));
+            Ok(until_input_ends())
+        }
         Command::Run { program } => become_program(&program),
     }
 }
@@ -173,9 +180,13 @@ fn namespace() -> Result<Outcome> {
         return Err(Failed("loopback", io::ErrorKind::Other.into()));
     }
     print(&done("listen"));
+    Ok(until_input_ends())
+}
+
+fn until_input_ends() -> Outcome {
     let mut nothing = Vec::new();
     let _end = io::stdin().read_to_end(&mut nothing);
-    Ok(done("done"))
+    done("done")
 }
 
 fn become_program(program: &[OsString]) -> Result<Outcome> {

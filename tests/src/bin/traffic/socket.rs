@@ -3,14 +3,26 @@
 use std::{
     io::{self, Read as _},
     net::{IpAddr, SocketAddr},
+    path::Path,
     time::Duration,
 };
 
 use clap::ValueEnum;
+use nix::unistd::{Uid, setuid};
 use ringfence_tests::Outcome;
-use socket2::{Domain, Protocol as Number, Socket, Type};
+use socket2::{Domain, Protocol as Number, SockAddr, Socket, Type};
 
 use super::{Failed, Protocol, Result, at, done};
+
+/// A unix socket that the caller makes, and that `user` listens on.
+pub fn listen_as(path: &Path, user: u32) -> Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(at("socket"))?;
+    let address = SockAddr::unix(path).map_err(at("bind"))?;
+    socket.bind(&address).map_err(at("bind"))?;
+    setuid(Uid::from_raw(user)).map_err(at("setuid"))?;
+    socket.listen(16).map_err(at("listen"))?;
+    Ok(socket)
+}
 
 /// A kind of socket.
 #[derive(Clone, Copy, ValueEnum)]
