@@ -179,7 +179,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let (containers, questions) = mpsc::channel(CONTAINER_QUESTIONS);
     let (answered, answers) = mpsc::channel(CONTAINER_QUESTIONS);
     let (runtimes, runtime_states) = watch::channel(Vec::new());
-    let settings = runtime::Settings::default();
+    let settings = config.containers.clone();
     let _ = tasks.spawn(until(&cancel, async move {
         runtime::run(settings, questions, answered, runtimes).await;
         Err(anyhow!("the task that asks container runtimes ended"))

@@ -196,9 +196,10 @@ impl Task {
 
     fn ask_runtimes(&mut self) {
         for question in self.engine.container_questions(self.containers.capacity()) {
-            let question = runtime::Question::new(question.cgroup, question.id);
-            // There is room: it was counted.
-            let _ = self.containers.try_send(question);
+            if let Some(question) = runtime::Question::new(question.cgroup, &question.id) {
+                // There is room: it was counted.
+                let _ = self.containers.try_send(question);
+            }
         }
     }
 
@@ -296,6 +297,10 @@ impl Task {
         let held = self.engine.controller().is_some();
         let controller = self.controller.then_some(held);
         let none = warnings::no_policy(self.engine.local(), &self.policy_dir, controller);
+        let containers = warnings::containers(
+            self.engine.resolver().unknown_containers(),
+            &self.runtimes.borrow(),
+        );
         let ties = self.engine.resolver().ties().map(|tie| {
             format!("{tie}: such processes are of no workload and not allowed; make one of them more specific")
         });
@@ -303,6 +308,7 @@ impl Task {
         all.extend(none);
         all.extend_from_slice(self.engine.warnings());
         all.extend(ties);
+        all.extend(containers);
         all.extend_from_slice(&self.unmatched);
         all
     }

@@ -11,6 +11,8 @@ use ringfence_policy::{
     model::{Document, Identities, PolicySet, Workload},
 };
 
+use crate::runtime::{RuntimeState, State};
+
 /// Names that a line lists at most.
 const NAMES: usize = 8;
 /// Workloads that get a line of their own at most.
@@ -28,6 +30,30 @@ pub struct InForce<'a> {
     pub local: &'a [Document],
     /// Cgroups of each workload.
     pub cgroups: &'a BTreeMap<String, Vec<String>>,
+}
+
+/// Cgroups whose container is not known, and why. What starts a moment ago is not worth a word, so a runtime
+/// must have failed.
+#[must_use]
+pub fn containers<'a>(
+    waiting: impl Iterator<Item = &'a Path>,
+    runtimes: &[RuntimeState],
+) -> Option<String> {
+    let failed: Vec<String> = runtimes
+        .iter()
+        .filter_map(|runtime| match &runtime.state {
+            State::Failed(why) => Some(format!("{}: {why}", runtime.socket.display())),
+            State::Absent | State::Ok => None,
+        })
+        .collect();
+    let waiting: Vec<String> = waiting.map(|path| path.display().to_string()).collect();
+    let first = waiting.first().filter(|_| !failed.is_empty())?;
+    Some(format!(
+        "{} containers are not told apart, and what they do is refused, because a container runtime does not answer \
+         ({}); the first is {first}",
+        waiting.len(),
+        failed.join("; "),
+    ))
 }
 
 /// Workloads that a policy selects and that match no cgroup at present. Those of the policy directory,
