@@ -89,6 +89,15 @@ impl Actor {
         stream
     }
 
+    /// A process that waits to be told what to do.
+    #[track_caller]
+    #[must_use]
+    pub fn puppet(&self) -> Running {
+        let mut puppet = self.start(&["puppet"]);
+        let _ready = puppet.line().expect_ok("a puppet");
+        puppet
+    }
+
     /// Runs it to its end.
     #[track_caller]
     #[must_use]

@@ -7,6 +7,7 @@
 mod client;
 mod hold;
 mod insist;
+mod puppet;
 mod server;
 mod socket;
 
@@ -98,6 +99,8 @@ enum Command {
         #[arg(long)]
         connect: bool,
     },
+    /// Do what standard input says, a socket call a line
+    Puppet,
     /// Hold a new network namespace until standard input ends
     Namespace,
     /// Become another program, which ends with the caller
@@ -158,6 +161,7 @@ fn act(command: Command) -> Result<Outcome> {
         Command::Bind { protocol, address } => socket::bind_only(protocol, address),
         Command::Socket { kind } => socket::make_only(kind),
         Command::Ping { address, connect } => socket::ping(address, connect),
+        Command::Puppet => puppet::play(),
         Command::Namespace => namespace(),
         Command::Run { program } => become_program(&program),
     }
