@@ -21,6 +21,7 @@ mod impostor;
 mod listen;
 mod newborn;
 mod ownership;
+mod ownership_adopted;
 mod ownership_kept;
 mod ownership_stage;
 mod policy_dir;

@@ -1,7 +1,13 @@
 //! What a socket keeps: a flow belongs to whoever opened it, whoever uses the socket later, over a restart
 //! of the agent too; a listener and what it accepts to whoever bound it.
 
-use ringfence_tests::{Agent, flows::line, poll::until, scene};
+use ringfence_tests::{
+    Agent,
+    flows::line,
+    policy::{policy, workloads},
+    poll::until,
+    scene,
+};
 
 use crate::ownership_stage::{BAD, By, GOOD, Played, Stage, assert_one};
 
@@ -434,5 +440,39 @@ fn a_socket_that_is_handed_on_answers_for_what_its_new_owner_sends() {
         let _ = played.step("a sendto 10 {udp}").expect_ok("good sends");
         let _ = played.step("b exchange 10").expect_ok("the flow is good's");
         agent.assert_counters();
+    });
+}
+
+#[test]
+fn a_connection_outlives_the_cgroup_that_it_was_opened_in() {
+    scene("gone", |sandbox| {
+        let db = sandbox.actor("db");
+        let _server = db.serve(&["tcp", "127.0.0.1:5432", "--echo"]);
+        let free = sandbox.cgroup("free");
+        let text = |ports: &str| {
+            let rules = [("egress", &*format!("ports = [\"{ports}\"]"))];
+            workloads(&["brief", "free", "db"]) + &policy("brief", "", &rules)
+        };
+        let mut agent = Agent::start(sandbox, &text("5432/tcp"));
+        let mut puppet = sandbox.actor("brief").puppet();
+        for step in [
+            "socket tcp 10",
+            "connect 10 127.0.0.1:5432",
+            &format!("cgroup {}", free.display()),
+            "exchange 10",
+        ] {
+            let _ = puppet.ask(step).expect_ok(step);
+        }
+        std::fs::remove_dir(sandbox.cgroup("brief")).unwrap();
+        agent.kill();
+        agent.restart();
+        let _ = puppet.ask("exchange 10").expect_ok("after a restart");
+        agent.set_policy(&text("5433/tcp"));
+        until("the flow is cut", || !puppet.ask("exchange 10").ok());
+        let by = format!(" revoked by brief[{}]", puppet.pid());
+        let start = "deny egress tcp brief -> db 127.0.0.1:5432 deny default-deny";
+        assert_one(&agent, "what brief opened", start, &by);
+        let _ = puppet.ask("socket tcp 11").expect_ok("a socket");
+        let _ = puppet.ask("connect 11 127.0.0.1:5432").expect_ok("as free");
     });
 }
