@@ -29,6 +29,7 @@ mod placement;
 mod processes;
 mod resolver;
 pub mod root;
+mod scripts;
 mod specificity;
 mod tables;
 mod ties;
@@ -44,5 +45,6 @@ mod tests;
 
 pub use error::IdentityError;
 pub use resolver::Resolver;
+pub use scripts::scripts;
 pub use tables::Tables;
 pub use ties::{OnTie, Tie};
