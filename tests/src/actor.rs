@@ -33,6 +33,15 @@ impl Actor {
         }
     }
 
+    /// The same in the cgroup with this directory.
+    #[must_use]
+    pub fn at(&self, cgroup: &Path) -> Self {
+        Self {
+            cgroup: cgroup.to_owned(),
+            ..self.clone()
+        }
+    }
+
     /// The same in another network namespace.
     #[must_use]
     pub fn in_namespace(&self, namespace: &Namespace) -> Self {

@@ -7,6 +7,10 @@ mod common;
 
 mod addresses;
 mod adopt;
+mod cheat;
+mod cheat_digest;
+mod cheat_names;
+mod cheat_process;
 mod configuration;
 mod controller;
 mod detach;
