@@ -156,26 +156,18 @@ fn the_approved_file_is_approved_under_every_link_to_it_and_no_copy_is() {
                 "{name}: {outcome:?}"
             );
         }
-        let copies = [
-            format!(
-                "cp {} {}; exec {} {CALL}",
-                good.display(),
-                file("copy").display(),
-                file("copy").display()
-            ),
-            format!(
-                "exec {} memory {} {CALL}",
-                cast.evil.display(),
-                good.display()
-            ),
-            // The loader is the program then.
-            format!("exec /lib64/ld-linux-x86-64.so.2 {} {CALL}", good.display()),
+        let path = file("copy");
+        let (original, copy) = (good.display(), path.display());
+        let mut copies = vec![
+            format!("cp {original} {copy}; exec {copy} {CALL}"),
+            format!("exec {} memory {original} {CALL}", cast.evil.display()),
         ];
-        for script in &copies[..if Path::new("/lib64/ld-linux-x86-64.so.2").exists() {
-            3
-        } else {
-            2
-        }] {
+        let loader = Path::new("/lib64/ld-linux-x86-64.so.2");
+        if loader.exists() {
+            // The loader is the program then.
+            copies.push(format!("exec {} {original} {CALL}", loader.display()));
+        }
+        for script in &copies {
             assert_never_passes(script, || cast.shell(script));
         }
         let _ = assert_allowed(&cast.good, ADDRESS, &[]);

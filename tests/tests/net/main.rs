@@ -27,6 +27,7 @@ mod newborn;
 mod ownership;
 mod ownership_adopted;
 mod ownership_kept;
+mod ownership_listener;
 mod ownership_stage;
 mod policy_dir;
 mod restart;

@@ -1,9 +1,10 @@
 //! Two puppets, whom they call, and scripts about what becomes of a socket between them.
 //!
-//! A line of a script begins with the puppet that acts: `a` and `b` are the two workloads, in both orders,
+//! A script is a list of steps with `; ` between them. A step begins with the puppet that acts: `a` and `b` are the two workloads, in both orders,
 //! and `c` is a caller whom no policy restricts. In braces stand the cgroup, the program and the user of a
 //! part (`{b}`, `{b.exe}`, `{b.uid}`), the servers `{tcp}` and `{udp}`, the address `{port}` for listeners
 //! of the script, a mailbox `{box}` of `b` and another network namespace `{netns}`.
+#![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::path::PathBuf;
 
@@ -30,7 +31,7 @@ pub enum By {
 /// `good` may call and be called, `bad` may not.
 pub const GOOD: usize = 0;
 pub const BAD: usize = 1;
-const NAMES: [&str; 2] = ["good", "bad"];
+pub const NAMES: [&str; 2] = ["good", "bad"];
 
 /// The place of a scene.
 pub struct Stage<'a> {
@@ -43,7 +44,7 @@ pub struct Stage<'a> {
     _servers: Vec<Running>,
 }
 
-/// The puppets of one script that was played, with what its last line came to.
+/// The puppets of one script that was played, with what its last step came to.
 pub struct Played {
     puppets: [Running; 3],
     names: [(String, String); 11],
@@ -113,16 +114,17 @@ impl<'a> Stage<'a> {
         agent
     }
 
-    /// Plays a script with the part `a` for one of the two workloads; every line but the last must succeed.
+    /// Plays a script with the part `a` for one of the two workloads; every step but the last must succeed.
     #[track_caller]
-    pub fn play(&self, script: &[&str], a: usize) -> Played {
-        let (played, _) = self.play_until_refused(script, a);
+    pub fn play(&self, script: &str, a: usize) -> Played {
+        let (played, to_its_end) = self.play_until_refused(script, a);
+        assert!(to_its_end, "{script}: {:?}", played.last);
         played
     }
 
-    /// The same; says whether the script came to its last line, whatever that came to.
+    /// The same; says whether the script came to its last step, whatever that came to.
     #[track_caller]
-    pub fn play_until_refused(&self, script: &[&str], a: usize) -> (Played, bool) {
+    pub fn play_until_refused(&self, script: &str, a: usize) -> (Played, bool) {
         let parts = [&self.actors[a], &self.actors[1 - a]];
         let puppets = [parts[0].puppet(), parts[1].puppet(), self.caller.puppet()];
         self.scripts.set(self.scripts.get() + 1);
@@ -132,9 +134,10 @@ impl<'a> Stage<'a> {
             names: self.names(a, &self.sandbox.files().join(mailbox)),
             last: Outcome::default(),
         };
-        for (index, step) in script.iter().enumerate() {
+        let mut steps = script.split("; ").peekable();
+        while let Some(step) = steps.next() {
             let outcome = played.step(step);
-            let is_last = index + 1 == script.len();
+            let is_last = steps.peek().is_none();
             if is_last || outcome.error.as_deref() == Some("EPERM") {
                 played.last = outcome;
                 return (played, is_last);
@@ -170,7 +173,7 @@ impl<'a> Stage<'a> {
 }
 
 impl Played {
-    /// One more line of the script.
+    /// One more step of the script.
     #[track_caller]
     pub fn step(&mut self, step: &str) -> Outcome {
         let (part, words) = step.split_once(' ').unwrap();
@@ -185,6 +188,11 @@ impl Played {
         }
         puppet.ask(&words)
     }
+}
+
+/// The step that uses what the script has made.
+pub fn last_of(script: &str) -> &str {
+    script.rsplit("; ").next().unwrap()
 }
 
 /// Panics unless the flow log has one record that begins and ends like this.

@@ -97,13 +97,16 @@ pub fn traced(program: &[OsString]) -> Result<Outcome> {
             become_program(program)
         }
         ForkResult::Parent { child } => loop {
-            match waitpid(child, None).map_err(at("ptrace"))? {
-                WaitStatus::Exited(_, code) => exit(code),
-                WaitStatus::Stopped(_, Signal::SIGTRAP) => ptrace::cont(child, None),
-                WaitStatus::Stopped(_, signal) => ptrace::cont(child, signal),
-                _ => return Err(Failed("ptrace", io::ErrorKind::Other.into())),
+            let status = waitpid(child, None).map_err(at("ptrace"))?;
+            if let WaitStatus::Exited(_, code) = status {
+                exit(code);
             }
-            .map_err(at("ptrace"))?;
+            let WaitStatus::Stopped(_, signal) = status else {
+                return Err(Failed("ptrace", io::ErrorKind::Other.into()));
+            };
+            // The stop of `exec` itself is not the program's.
+            let passed_on = (signal != Signal::SIGTRAP).then_some(signal);
+            ptrace::cont(child, passed_on).map_err(at("ptrace"))?;
         },
     }
 }

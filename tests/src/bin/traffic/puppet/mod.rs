@@ -195,13 +195,14 @@ fn take(new: RawFd) -> Result<Outcome> {
     let mut space = cmsg_space!(RawFd);
     let message = recvmsg::<()>(MAILBOX, &mut data, Some(&mut space), MsgFlags::empty())
         .map_err(at("take"))?;
-    let passed = message
-        .cmsgs()
-        .map_err(at("take"))?
-        .find_map(|message| match message {
-            ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
-            _ => None,
-        });
+    let mut messages = message.cmsgs().map_err(at("take"))?;
+    let passed = messages.find_map(|message| {
+        if let ControlMessageOwned::ScmRights(fds) = message {
+            fds.first().copied()
+        } else {
+            None
+        }
+    });
     let Some(fd) = passed else {
         return Err(Failed("take", io::ErrorKind::InvalidData.into()));
     };

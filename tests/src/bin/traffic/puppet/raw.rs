@@ -69,12 +69,13 @@ pub fn vfork_connect(fd: RawFd, target: &SockaddrStorage) -> Result<Outcome> {
     let child =
         unsafe { clone(call, &mut stack, flags, Some(libc::SIGCHLD)) }.map_err(at("vfork"))?;
     let ended = waitpid(child, None).map_err(at("vfork"))?;
-    let outcome = match ended {
-        WaitStatus::Exited(_, 0) => done("connect"),
-        WaitStatus::Exited(_, error) => {
-            failure(&Failed("connect", io::Error::from_raw_os_error(error)))
-        }
-        _ => return Err(Failed("vfork", io::ErrorKind::Other.into())),
+    let WaitStatus::Exited(_, error) = ended else {
+        return Err(Failed("vfork", io::ErrorKind::Other.into()));
+    };
+    let outcome = if error == 0 {
+        done("connect")
+    } else {
+        failure(&Failed("connect", io::Error::from_raw_os_error(error)))
     };
     Ok(Outcome {
         pid: child.as_raw().unsigned_abs(),

@@ -1,4 +1,4 @@
-//! Socket calls by way of io_uring: from the process itself, or from the kernel thread that polls its ring.
+//! Socket calls by way of `io_uring`: from the process itself, or from the kernel thread that polls its ring.
 
 use std::{io, os::fd::RawFd};
 
