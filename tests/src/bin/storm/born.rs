@@ -13,13 +13,13 @@ use std::{
     ptr::null,
 };
 
-use nix::{errno::Errno, libc, sys::wait::waitpid, unistd::Pid};
+use nix::{errno::Errno, libc, unistd::Pid};
 
 /// `CLONE_INTO_CGROUP` (`include/uapi/linux/sched.h`).
 const INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Runs `call` in a process of `cgroup`, to its end.
-pub fn run_in(cgroup: &Path, index: usize, answers: &OwnedFd) {
+/// Starts `call` in a process of `cgroup`.
+pub fn start_in(cgroup: &Path, index: usize, answers: &OwnedFd) -> Pid {
     let cgroup = File::open(cgroup).unwrap();
     let program = CString::new(env::current_exe().unwrap().as_os_str().as_bytes()).unwrap();
     let words = [
@@ -49,5 +49,5 @@ pub fn run_in(cgroup: &Path, index: usize, answers: &OwnedFd) {
         child
     };
     let child = Errno::result(child).unwrap();
-    let _status = waitpid(Pid::from_raw(i32::try_from(child).unwrap()), None).unwrap();
+    Pid::from_raw(i32::try_from(child).unwrap())
 }
