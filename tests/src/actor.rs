@@ -33,6 +33,15 @@ impl Actor {
         }
     }
 
+    /// The same in the cgroup with this directory.
+    #[must_use]
+    pub fn at(&self, cgroup: &Path) -> Self {
+        Self {
+            cgroup: cgroup.to_owned(),
+            ..self.clone()
+        }
+    }
+
     /// The same in another network namespace.
     #[must_use]
     pub fn in_namespace(&self, namespace: &Namespace) -> Self {
@@ -87,6 +96,15 @@ impl Actor {
         let _connected = stream.line().expect_ok("a connection to hold");
         let _passed = stream.line().expect_ok("a first message");
         stream
+    }
+
+    /// A process that waits to be told what to do.
+    #[track_caller]
+    #[must_use]
+    pub fn puppet(&self) -> Running {
+        let mut puppet = self.start(&["puppet"]);
+        let _ready = puppet.line().expect_ok("a puppet");
+        puppet
     }
 
     /// Runs it to its end.

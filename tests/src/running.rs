@@ -103,6 +103,14 @@ impl Running {
         self.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
     }
 
+    /// Tells a puppet what to do next, and returns what came of it.
+    #[track_caller]
+    pub fn ask(&mut self, line: &str) -> Outcome {
+        let stdin = self.stdin.as_mut().unwrap();
+        stdin.write_all(format!("{line}\n").as_bytes()).unwrap();
+        self.line()
+    }
+
     /// Kills it and waits for its end.
     pub fn kill(&mut self) {
         let _ended_before = self.child.kill();

@@ -16,7 +16,7 @@ use super::{clock::Pair, containers, last_good};
 use crate::{
     api::{PolicySource, PolicyView},
     datapath::{Datapath, DatapathError, Link, local_addresses},
-    identity::{ContainerAnswer, ContainerQuestion, OnTie, Resolver, Tables, adopt},
+    identity::{self, ContainerAnswer, ContainerQuestion, OnTie, Resolver, Tables, adopt},
     runtime::Outcome,
     sync::{Held, cache},
 };
@@ -172,6 +172,7 @@ impl Engine {
         let compiled = compile(&set, &identities, &context).map_err(|error| error.to_string())?;
         let warnings = lint(&set, time::OffsetDateTime::now_utc())
             .iter()
+            .chain(&identity::scripts(&set))
             .map(ToString::to_string)
             .collect();
         Ok(Candidate {

@@ -12,6 +12,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use super::{CliError, args::Format, note, output::Output};
+use crate::identity::scripts;
 
 /// Kernel time of the trial compilation: far from 0, so that times in the past can be told.
 const BOOT_NOW_NS: u64 = 1 << 60;
@@ -69,6 +70,7 @@ fn find(documents: &[Document]) -> Findings {
         errors: trial(&set).err().iter().map(ToString::to_string).collect(),
         warnings: lint(&set, OffsetDateTime::now_utc())
             .iter()
+            .chain(&scripts(&set))
             .map(Diagnostic::to_string)
             .collect(),
         summary: format!(

@@ -92,24 +92,11 @@ impl Sockets {
         listening: &HashSet<(u64, u16)>,
     ) -> bool {
         let before = self.storage.get(socket, 0).ok();
-        // A socket that has an owner keeps it, whoever else holds a descriptor; only what the owner
-        // stands for can have changed.
+        // A socket that has an owner keeps it, whoever holds a descriptor now; only what the owner stands
+        // for can have changed.
         let owner = match before.map(|before| before.owner) {
             Some(known) if known.identity == identity::AGENT => return false,
-            Some(known) if known.identity != identity::UNKNOWN => {
-                let executable = if known.tgid == owner.tgid {
-                    owner.executable
-                } else {
-                    known.executable
-                };
-                let key = (executable != ExecutableKey::default()).then_some(executable);
-                Owner {
-                    identity: resolver.resolve(known.cgroup, key.as_ref(), known.uid),
-                    class: resolver.class_of(known.cgroup),
-                    executable,
-                    ..known
-                }
-            }
+            Some(known) if known.identity != identity::UNKNOWN => present(resolver, known, &owner),
             _ => owner,
         };
         if before.is_some_and(|before| before.owner.identity == owner.identity) {
@@ -144,5 +131,28 @@ impl Sockets {
             },
         };
         self.storage.insert(socket, state, 0).is_ok()
+    }
+}
+
+/// What the known owner of a socket stands for now; `holder` is a process that has a descriptor of it.
+fn present(resolver: &Resolver, known: Owner, holder: &Owner) -> Owner {
+    let (then, now) = (&known.executable, &holder.executable);
+    let same_file = (then.device, then.inode) == (now.device, now.inode);
+    // Another program that the process has executed since is not what opened the socket. The same file
+    // under a newer change time is, and so, for want of better, is any where none was looked at.
+    let is_the_same = known.tgid == holder.tgid && (same_file || *then == ExecutableKey::default());
+    let executable = if is_the_same { *now } else { *then };
+    let key = (executable != ExecutableKey::default()).then_some(executable);
+    let found = resolver.resolve(known.cgroup, key.as_ref(), known.uid);
+    // What can't be judged any more (its cgroup is gone, or nobody runs its executable) decides nothing.
+    let cannot_tell = found == identity::PENDING || !resolver.knows(known.cgroup);
+    if cannot_tell && known.identity != identity::PENDING {
+        return known;
+    }
+    Owner {
+        identity: found,
+        class: resolver.class_of(known.cgroup),
+        executable,
+        ..known
     }
 }

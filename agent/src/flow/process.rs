@@ -17,8 +17,9 @@ const CAPACITY: usize = 8192;
 /// How long an entry is believed without looking whether the process is still the same.
 const BELIEVED: Duration = Duration::from_secs(1);
 
-/// A process under one command name: a name changes when another program is executed.
-type Key = (u32, [u8; 16]);
+/// A process under one command name and executable: they change when another program is executed. (The
+/// executable is zero where the cgroup has no process rules.)
+type Key = (u32, [u8; 16], ExecutableKey);
 
 #[derive(Clone)]
 struct Entry {
@@ -55,7 +56,7 @@ impl ProcessBook {
         if owner.tgid == 0 {
             return None;
         }
-        let key = (owner.tgid, owner.comm);
+        let key = (owner.tgid, owner.comm, owner.executable);
         let known = self.young.get(&key).or_else(|| self.old.get(&key)).cloned();
         let now = Instant::now();
         if let Some(entry) = &known
@@ -150,6 +151,20 @@ mod tests {
             ..myself()
         };
         assert_eq!(book().executable(&owner), None);
+    }
+
+    #[test]
+    fn another_program_of_the_same_process_and_name_is_not_taken_for_the_first() {
+        let mut book = book();
+        assert!(book.executable(&myself()).is_some());
+        let owner = Owner {
+            executable: ExecutableKey {
+                inode: 1,
+                ..ExecutableKey::default()
+            },
+            ..myself()
+        };
+        assert_eq!(book.executable(&owner), None);
     }
 
     #[test]

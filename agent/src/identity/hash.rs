@@ -9,7 +9,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use nix::sys::statfs::{FUSE_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{
+    FUSE_SUPER_MAGIC, FsType, HUGETLBFS_MAGIC, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, fstatfs,
+};
 use sha2::{Digest, Sha256};
 
 use super::file::Executable;
@@ -17,6 +19,9 @@ use super::file::Executable;
 /// Kernels before 6.13 stamp changes with the time of the last tick, at least every 10 ms: of a file
 /// younger than this a second change may leave the key as it is.
 const TICK: Duration = Duration::from_millis(20);
+
+/// `RAMFS_MAGIC` (`include/uapi/linux/magic.h`).
+const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 
 /// Digest of an executable; `None` where it can't be believed or the file is too large.
 ///
@@ -53,10 +58,19 @@ pub(super) fn digest(executable: &Executable, limit: u64) -> io::Result<Option<[
 }
 
 /// The server of a FUSE mount can show another content at each read. The lower file of an overlay
-/// can be changed beneath it; who mounts one without being root can only show files of his own.
+/// can be changed beneath it; who mounts one without being root can only show files of his own. What is
+/// in memory alone keeps its change time when it is written through a mapping that was read before
+/// (`vma_wants_writenotify`: pages that are never written back are writable from the first read on).
 fn is_believable(executable: &Executable) -> io::Result<bool> {
     let kind = fstatfs(&executable.descriptor)?.filesystem_type();
-    Ok(kind != FUSE_SUPER_MAGIC && (kind != OVERLAYFS_SUPER_MAGIC || executable.uid == 0))
+    let owner_can_hide = [
+        OVERLAYFS_SUPER_MAGIC,
+        TMPFS_MAGIC,
+        HUGETLBFS_MAGIC,
+        RAMFS_MAGIC,
+    ]
+    .contains(&kind);
+    Ok(kind != FUSE_SUPER_MAGIC && (!owner_can_hide || executable.uid == 0))
 }
 
 /// Waits until a further change gets another change time.

@@ -273,6 +273,12 @@ impl Resolver {
         self.tables.resolve(cgroup, self.root_id(), exe, uid)
     }
 
+    /// Whether a cgroup is there.
+    #[must_use]
+    pub fn knows(&self, cgroup: u64) -> bool {
+        self.tables.cgroups.contains_key(&cgroup)
+    }
+
     /// Process class of a cgroup, 0 = none.
     #[must_use]
     pub fn class_of(&self, cgroup: u64) -> u32 {

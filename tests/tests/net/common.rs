@@ -1,8 +1,11 @@
 //! Policies and lines that several tests use.
 
+use std::{path::Path, process::Command};
+
 use ringfence_tests::{
     Actor, Agent, Outcome, Sandbox,
     policy::{policy, workloads},
+    poll::until,
 };
 
 /// web -> api:8080 -> db:5432, TCP, and nothing else.
@@ -101,4 +104,29 @@ pub fn start_after(sandbox: &Sandbox, caller: &Actor, addresses: &[&str], policy
         let _outcome = assert_allowed(caller, address, &[]);
     }
     Agent::start(sandbox, policy)
+}
+
+/// Until it is refused, and that it never passes before. An executable that was not judged yet is held.
+#[track_caller]
+pub fn assert_never_passes(what: &str, call: impl Fn() -> Outcome) {
+    until(what, || {
+        let outcome = call();
+        assert_held(what, &outcome);
+        outcome.failed("connect", "EPERM")
+    });
+}
+
+/// Refused, at once or after it was held.
+#[track_caller]
+pub fn assert_held(what: &str, outcome: &Outcome) {
+    let error = outcome.error.as_deref();
+    let held = matches!(error, Some("EPERM" | "ECONNABORTED" | "timeout"));
+    assert!(outcome.step == "connect" && held, "{what}: {outcome:?}");
+}
+
+/// SHA-256 of a file, as hexadecimal digits.
+pub fn sha256(path: &Path) -> String {
+    let output = Command::new("sha256sum").arg(path).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split(' ').next().unwrap().to_owned()
 }

@@ -10,7 +10,7 @@ use ringfence_tests::{
     scene,
 };
 
-use crate::common::{assert_allowed, assert_refused};
+use crate::common::{assert_allowed, assert_refused, sha256};
 
 #[test]
 fn a_program_that_starts_outside_the_guarded_tree_is_not_counted() {
@@ -200,10 +200,4 @@ fn an_executable_that_is_not_judged_yet_gets_no_raw_socket() {
                 .expect_refused("socket", "a raw socket");
         }
     });
-}
-
-fn sha256(path: &std::path::Path) -> String {
-    let output = Command::new("sha256sum").arg(path).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.split(' ').next().unwrap().to_owned()
 }

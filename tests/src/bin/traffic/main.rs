@@ -5,8 +5,10 @@
 #![expect(clippy::print_stdout, reason = "the output is what the tests read")]
 
 mod client;
+mod disguise;
 mod hold;
 mod insist;
+mod puppet;
 mod server;
 mod socket;
 
@@ -98,6 +100,20 @@ enum Command {
         #[arg(long)]
         connect: bool,
     },
+    /// Become a copy of another program that lies in memory alone
+    Memory {
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        program: Vec<OsString>,
+    },
+    /// Run another program under ptrace, to its end
+    Traced {
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        program: Vec<OsString>,
+    },
+    /// Change the last byte of a file through a mapping
+    Alter { file: PathBuf },
+    /// Do what standard input says, a socket call a line
+    Puppet,
     /// Hold a new network namespace until standard input ends
     Namespace,
     /// Listen on a unix socket that is root's, as another user, until standard input ends
@@ -160,6 +176,10 @@ fn act(command: Command) -> Result<Outcome> {
         Command::Bind { protocol, address } => socket::bind_only(protocol, address),
         Command::Socket { kind } => socket::make_only(kind),
         Command::Ping { address, connect } => socket::ping(address, connect),
+        Command::Memory { program } => disguise::from_memory(&program),
+        Command::Traced { program } => disguise::traced(&program),
+        Command::Alter { file } => disguise::alter_by_mapping(&file),
+        Command::Puppet => puppet::play(),
         Command::Namespace => namespace(),
         Command::UnixListen { path, user } => {
             let _socket = socket::listen_as(&path, user)?;

@@ -1,0 +1,112 @@
+//! Ways to run a program, or to change one, that an identity must see through.
+
+use std::{
+    ffi::{CString, OsString},
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    },
+    path::Path,
+    process::exit,
+    ptr::{null_mut, read_volatile, write_volatile},
+};
+
+use nix::{
+    libc,
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        prctl::set_pdeathsig,
+        ptrace,
+        signal::Signal,
+        wait::{WaitStatus, waitpid},
+    },
+    unistd::{ForkResult, fexecve, fork},
+};
+use ringfence_tests::Outcome;
+
+use super::{Failed, Result, at, become_program, done};
+
+/// Bytes of a page, or less.
+const PAGE: usize = 4096;
+
+/// Becomes a copy of a program that lies in memory alone.
+pub fn from_memory(program: &[OsString]) -> Result<Outcome> {
+    set_pdeathsig(Signal::SIGKILL).map_err(at("prctl"))?;
+    let text = |word: &OsString| CString::new(word.as_bytes()).map_err(at("exec"));
+    let words = program.iter().map(text).collect::<Result<Vec<_>>>()?;
+    let [path, ..] = program else {
+        return Err(Failed("exec", io::ErrorKind::InvalidInput.into()));
+    };
+    let memory = memfd_create(c"program", MFdFlags::MFD_CLOEXEC).map_err(at("memfd"))?;
+    let mut file = fs::File::from(memory);
+    let bytes = fs::read(path).map_err(at("memfd"))?;
+    file.write_all(&bytes).map_err(at("memfd"))?;
+    let read =
+        fs::File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(at("memfd"))?;
+    drop(file);
+    let environment: [CString; 0] = [];
+    let Err(error) = fexecve(&read, &words, &environment);
+    Err(Failed("exec", error.into()))
+}
+
+/// Changes the last byte of a file through a mapping of which every page was read before: on a file
+/// system without writeback that leaves the file's times as they were.
+pub fn alter_by_mapping(path: &Path) -> Result<Outcome> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(at("open"))?;
+    let length = usize::try_from(file.metadata().map_err(at("open"))?.size()).unwrap_or(0);
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping of the whole file; nothing else refers to it.
+    let map = unsafe {
+        libc::mmap(
+            null_mut(),
+            length,
+            access,
+            libc::MAP_SHARED,
+            file.as_raw_fd(),
+            0,
+        )
+    };
+    if map == libc::MAP_FAILED || length == 0 {
+        return Err(Failed("map", io::Error::last_os_error()));
+    }
+    let bytes: *mut u8 = map.cast();
+    // SAFETY: all offsets are within the mapping, which ends here.
+    unsafe {
+        for offset in (0..length).step_by(PAGE) {
+            let _byte = read_volatile(bytes.add(offset));
+        }
+        let last = bytes.add(length - 1);
+        write_volatile(last, read_volatile(last) ^ 1);
+        let _unmapped = libc::munmap(map, length);
+    }
+    Ok(done("altered"))
+}
+
+/// Runs a program whose every system call this process could change, to its end; the program answers.
+pub fn traced(program: &[OsString]) -> Result<Outcome> {
+    // SAFETY: this thread is the only one, so the child finds no lock taken.
+    match unsafe { fork() }.map_err(at("fork"))? {
+        ForkResult::Child => {
+            ptrace::traceme().map_err(at("ptrace"))?;
+            become_program(program)
+        }
+        ForkResult::Parent { child } => loop {
+            let status = waitpid(child, None).map_err(at("ptrace"))?;
+            if let WaitStatus::Exited(_, code) = status {
+                exit(code);
+            }
+            let WaitStatus::Stopped(_, signal) = status else {
+                return Err(Failed("ptrace", io::ErrorKind::Other.into()));
+            };
+            // The stop of `exec` itself is not the program's.
+            let passed_on = (signal != Signal::SIGTRAP).then_some(signal);
+            ptrace::cont(child, passed_on).map_err(at("ptrace"))?;
+        },
+    }
+}
