@@ -3,7 +3,7 @@
 //! A new policy is checked as a whole (parsed, compiled, its selectors resolved) before the kernel sees
 //! any of it; when something fails the policy before stays in force.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use ringfence_common::abi::{ExecutableKey, Identity};
 use ringfence_policy::{
@@ -37,7 +37,7 @@ pub struct Engine {
     identities: Identities,
     compiled: Compiled,
     /// What the identity maps hold.
-    written: Option<Tables>,
+    written: Option<Arc<Tables>>,
     source: PolicySource,
     repairs: Repairs,
 }
@@ -225,7 +225,7 @@ impl Engine {
 
     fn write(&mut self, compiled: &Compiled) -> Result<(), String> {
         let text = |error: DatapathError| error.to_string();
-        let identities_change = self.written.as_ref() != Some(self.resolver.tables());
+        let identities_change = self.written.as_deref() != Some(self.resolver.tables());
         // The maps are asked, not what this process knows: what they hold may be an earlier one's.
         let going = if identities_change {
             self.datapath
@@ -252,7 +252,7 @@ impl Engine {
     /// # Errors
     /// A map is full or can't be written.
     pub fn write_identities(&mut self) -> Result<(), String> {
-        if self.written.as_ref() == Some(self.resolver.tables()) {
+        if self.written.as_deref() == Some(self.resolver.tables()) {
             return Ok(());
         }
         // At a start nobody knows what open sockets were taken for.
@@ -264,7 +264,7 @@ impl Engine {
             .identities
             .apply(self.resolver.tables())
             .map_err(|error| error.to_string())?;
-        self.written = Some(self.resolver.tables().clone());
+        self.written = Some(Arc::new(self.resolver.tables().clone()));
         if moved {
             self.adopt_sockets();
         }
@@ -283,7 +283,7 @@ impl Engine {
         if let Err(error) = self.datapath.identities.apply(self.resolver.tables()) {
             tracing::error!(%error, "identities");
         }
-        self.written = Some(self.resolver.tables().clone());
+        self.written = Some(Arc::new(self.resolver.tables().clone()));
         let adopted = self.datapath.sockets.adopt(&self.resolver, processes);
         if adopted == 0 {
             tracing::debug!(adopted, "existing sockets");
@@ -377,6 +377,12 @@ impl Engine {
     #[must_use]
     pub const fn resolver(&self) -> &Resolver {
         &self.resolver
+    }
+
+    /// What the identity maps hold; nothing while that is not known.
+    #[must_use]
+    pub fn tables(&self) -> Option<&Arc<Tables>> {
+        self.written.as_ref()
     }
 
     /// The controller's policy in force.

@@ -122,6 +122,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
         policy: started.published.policy(),
         failsafe: config.failsafe.clone().into(),
         flows: started.flows.clone(),
+        tables: started.published.tables(),
+        endpoints: started.listening.clone(),
         boot_now_ns: clock::boot_now_ns,
     };
     let _ = tasks.spawn(serve_api(context, started.listener, cancel.clone()));
@@ -129,6 +131,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         started.store.run().await;
         Err(anyhow!("the flow log ended"))
     }));
+    let _ = tasks.spawn(until(&cancel, started.endpoints.run()));
     if let Some(log) = started.kernel_log {
         let _ = tasks.spawn(until(&cancel, async move {
             match log.run().await {
@@ -166,10 +169,20 @@ async fn run(config: Config) -> anyhow::Result<()> {
     if let Some(synchronisation) = started.synchronisation {
         let state = started.published.sync_sender();
         let (held, cancel) = (started.held, cancel.clone());
+        let listening = started.listening;
         let _ = tasks.spawn(async move {
-            sync::run(synchronisation, held, updates, adoptions, state, cancel)
-                .await
-                .context("synchronisation with the controller")
+            let endpoints = listening.latest();
+            sync::run(
+                synchronisation,
+                held,
+                updates,
+                adoptions,
+                endpoints,
+                state,
+                cancel,
+            )
+            .await
+            .context("synchronisation with the controller")
         });
     }
     let policy = policy::Task {

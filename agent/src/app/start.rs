@@ -27,7 +27,7 @@ use crate::{
     datapath::{
         Counts, Datapath, Events, FlowMap, HOOKS, KernelLog, Options, features, lock, mount,
     },
-    flow,
+    endpoints, flow,
     identity::{Resolver, root},
     metrics::Metrics,
     sync::{self, Held},
@@ -66,6 +66,10 @@ pub struct Started {
     pub held: Option<Held>,
     /// What the policy directory said, and what is refused.
     pub first: First,
+    /// Looks where workloads listen.
+    pub endpoints: endpoints::Task,
+    /// Access to what it finds.
+    pub listening: endpoints::Handle,
     /// Keeps a second agent away as long as it lives.
     pub lock: lock::StateLock,
 }
@@ -150,7 +154,21 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
     publish(&published, &mut engine);
     first.refusals.show(&published, &metrics);
     let held = engine.controller().cloned();
+    let (listening, ends) = endpoints::channel();
+    let endpoints = endpoints::Task::new(
+        &directory,
+        endpoints::Root {
+            path: root,
+            id: engine.resolver().root_id(),
+            cgroups: published.cgroups(),
+        },
+        published.tables(),
+        published.policy(),
+        ends,
+    )?;
     Ok(Started {
+        endpoints,
+        listening,
         engine,
         published,
         listener,
@@ -194,6 +212,9 @@ pub fn hooks(engine: &mut Engine) -> Vec<Hook> {
 
 fn publish(published: &Published, engine: &mut Engine) {
     published.set_policy(engine.view());
+    if let Some(tables) = engine.tables() {
+        published.set_tables(tables);
+    }
     published.set_cgroups(
         engine.resolver().cgroup_paths(),
         engine.resolver().inventory(),

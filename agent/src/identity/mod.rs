@@ -23,6 +23,7 @@ mod error;
 mod executables;
 mod file;
 mod hash;
+pub mod live;
 mod matching;
 mod mounts;
 mod placement;
@@ -34,6 +35,7 @@ mod tables;
 mod ties;
 mod tree;
 mod watch;
+pub mod why;
 
 #[cfg(test)]
 mod fixture;

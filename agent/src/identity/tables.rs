@@ -100,8 +100,9 @@ impl Tables {
         cgroup_moves || new.processes.iter().any(process_moves)
     }
 
-    /// The kernel's steps from a process to its identity.
-    pub(super) fn resolve(
+    /// The kernel's steps from a process to its identity; `root` is the cgroup id of the guarded root.
+    #[must_use]
+    pub fn resolve(
         &self,
         cgroup: u64,
         root: u64,
