@@ -113,19 +113,11 @@ fn start_log(config: &Config) {
 async fn run(config: Config) -> anyhow::Result<()> {
     let cancel = CancellationToken::new();
     let started = start::start(&config).await?;
+    let context = context(&config, &started);
     // Held to the end: it keeps a second agent away.
     let _lock = started.lock;
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
 
-    let context = api::Context {
-        status: started.published.status(),
-        policy: started.published.policy(),
-        failsafe: config.failsafe.clone().into(),
-        flows: started.flows.clone(),
-        tables: started.published.tables(),
-        endpoints: started.listening.clone(),
-        boot_now_ns: clock::boot_now_ns,
-    };
     let _ = tasks.spawn(serve_api(context, started.listener, cancel.clone()));
     let _ = tasks.spawn(until(&cancel, async move {
         started.store.run().await;
@@ -166,23 +158,14 @@ async fn run(config: Config) -> anyhow::Result<()> {
     }
     let (updates, received) = mpsc::channel(1);
     let (adopted, adoptions) = watch::channel(None);
-    if let Some(synchronisation) = started.synchronisation {
+    if let Some(settings) = started.synchronisation {
         let state = started.published.sync_sender();
         let (held, cancel) = (started.held, cancel.clone());
-        let listening = started.listening;
+        let endpoints = started.listening.latest();
         let _ = tasks.spawn(async move {
-            let endpoints = listening.latest();
-            sync::run(
-                synchronisation,
-                held,
-                updates,
-                adoptions,
-                endpoints,
-                state,
-                cancel,
-            )
-            .await
-            .context("synchronisation with the controller")
+            sync::run(settings, held, updates, adoptions, endpoints, state, cancel)
+                .await
+                .context("synchronisation with the controller")
         });
     }
     let policy = policy::Task {
@@ -221,6 +204,19 @@ async fn run(config: Config) -> anyhow::Result<()> {
     })
     .await;
     result
+}
+
+/// What the gRPC interface tells of.
+fn context(config: &Config, started: &start::Started) -> api::Context {
+    api::Context {
+        status: started.published.status(),
+        policy: started.published.policy(),
+        failsafe: config.failsafe.clone().into(),
+        flows: started.flows.clone(),
+        tables: started.published.tables(),
+        endpoints: started.listening.clone(),
+        boot_now_ns: clock::boot_now_ns,
+    }
 }
 
 /// Ends a task that has no end of its own.

@@ -154,18 +154,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
     publish(&published, &mut engine);
     first.refusals.show(&published, &metrics);
     let held = engine.controller().cloned();
-    let (listening, ends) = endpoints::channel();
-    let endpoints = endpoints::Task::new(
-        &directory,
-        endpoints::Root {
-            path: root,
-            id: engine.resolver().root_id(),
-            cgroups: published.cgroups(),
-        },
-        published.tables(),
-        published.policy(),
-        ends,
-    )?;
+    let (listening, endpoints) = listening(&engine, &published, &directory)?;
     Ok(Started {
         endpoints,
         listening,
@@ -185,6 +174,23 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         first,
         lock,
     })
+}
+
+/// The task that looks where workloads listen.
+fn listening(
+    engine: &Engine,
+    published: &Published,
+    directory: &Path,
+) -> anyhow::Result<(endpoints::Handle, endpoints::Task)> {
+    let (handle, ends) = endpoints::channel();
+    let root = endpoints::Root {
+        path: engine.resolver().root().to_path_buf(),
+        id: engine.resolver().root_id(),
+        cgroups: published.cgroups(),
+    };
+    let (tables, policy) = (published.tables(), published.policy());
+    let task = endpoints::Task::new(directory, root, tables, policy, ends)?;
+    Ok((handle, task))
 }
 
 /// The hooks as they are now.

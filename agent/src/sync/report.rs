@@ -125,8 +125,6 @@ impl Packer {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
-
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;

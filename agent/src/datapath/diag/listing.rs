@@ -8,7 +8,7 @@ use std::{
 };
 
 use ringfence_common::{
-    abi::{ExecutableKey, Identity, Owner, SocketState},
+    abi::{ExecutableKey, Owner, SocketState, identity},
     logic::address,
 };
 
@@ -173,8 +173,7 @@ fn owner(state: &[u8]) -> Option<Owner> {
         uid: word(OWNER + mem::offset_of!(Owner, uid))?,
         comm: state.get(comm..comm + 16)?.try_into().ok()?,
     };
-    const NOBODY: Identity = ringfence_common::abi::identity::UNKNOWN;
-    (owner.identity != NOBODY).then_some(owner)
+    (owner.identity != identity::UNKNOWN).then_some(owner)
 }
 
 /// Kind and value of each `struct nlattr`; what is malformed ends them.

@@ -5,10 +5,16 @@ use std::fs;
 
 use ringfence_common::abi::{CgroupEntry, identity::UNKNOWN};
 
+use std::path::Path;
+
+use ringfence_policy::model::Selector;
+
 use super::{
     super::{
+        file::Executable,
         fixture::{cgroup, slice, unit, workloads},
-        live::Program,
+        live::{Program, ProgramState},
+        mounts::Mounts,
     },
     *,
 };

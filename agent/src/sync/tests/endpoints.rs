@@ -27,7 +27,9 @@ fn endpoints(ports: &[u16]) -> Arc<Endpoints> {
 async fn report(stream: &mut Stream) -> Result<EndpointReport> {
     match stream.receive().await? {
         Sent::Endpoints(report) => Ok(report),
-        other => anyhow::bail!("no report: {other:?}"),
+        other @ (Sent::Hello(_) | Sent::Ack(_) | Sent::Nack(_)) => {
+            anyhow::bail!("no report: {other:?}")
+        }
     }
 }
 

@@ -55,7 +55,9 @@ impl Stream {
     async fn hello(&mut self) -> Result<Hello> {
         match self.receive().await? {
             Sent::Hello(hello) => Ok(hello),
-            other => anyhow::bail!("before hello: {other:?}"),
+            other @ (Sent::Ack(_) | Sent::Nack(_) | Sent::Endpoints(_)) => {
+                anyhow::bail!("before hello: {other:?}")
+            }
         }
     }
 
@@ -72,7 +74,9 @@ impl Stream {
                 anyhow::ensure!((nack.generation, nack.nonce) == (generation, nonce));
                 Ok(Some(nack.error))
             }
-            other => anyhow::bail!("no answer: {other:?}"),
+            other @ (Sent::Hello(_) | Sent::Endpoints(_)) => {
+                anyhow::bail!("no answer: {other:?}")
+            }
         }
     }
 }
