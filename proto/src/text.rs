@@ -52,7 +52,7 @@ pub fn escape_json(json: &str) -> String {
     out
 }
 
-/// The address of an [`Endpoint`](crate::v1::Endpoint) as it is written; hexadecimal where it is none.
+/// The address of an [`Endpoint`] as it is written; hexadecimal where it is none.
 #[must_use]
 pub fn address(bytes: &[u8]) -> String {
     let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
