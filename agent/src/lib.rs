@@ -1,13 +1,15 @@
 //! The Ringfence agent: identities and policy into the kernel, flow records out of it.
 //!
 //! Policy: [`sync`] or a directory -> `ringfence_policy` -> [`datapath`]. Identity: [`identity`] ->
-//! [`datapath`]; what a container is: [`runtime`]. Telemetry: [`datapath`] -> [`flow`] -> [`api`] and [`metrics`]. `app` wires the tasks.
+//! [`datapath`]; what a container is: [`runtime`]. Telemetry: [`datapath`] -> [`flow`] -> [`api`] and [`metrics`].
+//! Endpoints: [`datapath`] -> [`endpoints`] -> [`api`] and [`sync`]. `app` wires the tasks.
 
 pub mod api;
 mod app;
 pub mod cli;
 pub mod config;
 pub mod datapath;
+pub mod endpoints;
 pub mod flow;
 pub mod identity;
 pub mod metrics;

@@ -2,6 +2,7 @@
 
 pub mod checksum;
 pub mod limits;
+pub mod text;
 
 /// Agent, flow log and policy synchronisation.
 #[expect(

@@ -12,6 +12,10 @@ pub const MAX_IDENTITIES: usize = 1 << 20;
 pub const MAX_NAME_BYTES: usize = 255;
 /// Longest reason of a refusal that an agent sends and the controller keeps, in bytes.
 pub const MAX_ERROR_BYTES: usize = 4 << 10;
+/// Most endpoints of one agent that the controller keeps.
+pub const MAX_ENDPOINTS: usize = 4096;
+/// Most endpoints in one message, added and removed together.
+pub const MAX_REPORT_ENDPOINTS: usize = 500;
 
 /// Whether a document may have this name: one component of a path, printable.
 #[must_use]

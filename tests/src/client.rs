@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use hyper_util::rt::TokioIo;
 use ringfence_proto::v1::{
-    ExplainRequest, ExplainResponse, Flow, FlowFilter, GetFlowsRequest, GetStatusRequest,
-    GetStatusResponse, ListWorkloadsRequest, Workload, agent_client::AgentClient,
+    Endpoint as Listening, ExplainProcessRequest, ExplainProcessResponse, ExplainRequest,
+    ExplainResponse, Flow, FlowFilter, GetFlowsRequest, GetStatusRequest, GetStatusResponse,
+    IdentityInfo, ListEndpointsRequest, ListIdentitiesRequest, ListProcessesRequest,
+    ListWorkloadsRequest, LiveProcess, Workload, agent_client::AgentClient,
     get_flows_response::Response,
 };
 use tokio::{net::UnixStream, runtime::Runtime};
@@ -71,6 +73,83 @@ impl Client {
                 port: port.into(),
             };
             let answer = client.explain(question).await;
+            Ok(answer.map_err(|status| status.to_string())?.into_inner())
+        })
+    }
+
+    /// Live processes of these workloads, of all if none is named.
+    ///
+    /// # Errors
+    /// Nobody answers, or the question is refused.
+    pub fn processes(&self, workloads: &[&str]) -> Result<Vec<LiveProcess>, String> {
+        self.runtime.block_on(async {
+            let mut client = AgentClient::new(channel(&self.socket).await?);
+            let request = ListProcessesRequest {
+                workload: workloads.iter().map(ToString::to_string).collect(),
+            };
+            let answer = client.list_processes(request).await;
+            let mut stream = answer.map_err(|status| status.to_string())?.into_inner();
+            let mut found = Vec::new();
+            while let Some(message) = stream.message().await.map_err(|it| it.to_string())? {
+                found.extend(message.processes);
+            }
+            Ok(found)
+        })
+    }
+
+    /// Where workloads listen.
+    ///
+    /// # Errors
+    /// Nobody answers, or the question is refused.
+    pub fn endpoints(&self) -> Result<Vec<Listening>, String> {
+        self.runtime.block_on(async {
+            let mut client = AgentClient::new(channel(&self.socket).await?);
+            let answer = client.list_endpoints(ListEndpointsRequest::default()).await;
+            let mut stream = answer.map_err(|status| status.to_string())?.into_inner();
+            let mut found = Vec::new();
+            while let Some(message) = stream.message().await.map_err(|it| it.to_string())? {
+                found.extend(message.endpoints);
+            }
+            Ok(found)
+        })
+    }
+
+    /// Every identity.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn identities(&self) -> Result<Vec<IdentityInfo>, String> {
+        self.runtime.block_on(async {
+            let mut client = AgentClient::new(channel(&self.socket).await?);
+            let answer = client.list_identities(ListIdentitiesRequest {}).await;
+            let mut stream = answer.map_err(|status| status.to_string())?.into_inner();
+            let mut found = Vec::new();
+            while let Some(message) = stream.message().await.map_err(|it| it.to_string())? {
+                found.extend(message.identities);
+            }
+            Ok(found)
+        })
+    }
+
+    /// Which identity a process has and why; with a destination and a port, what becomes of its flow over TCP.
+    ///
+    /// # Errors
+    /// Nobody answers, or the question is refused.
+    pub fn explain_process(
+        &self,
+        pid: u32,
+        to: &str,
+        port: u16,
+    ) -> Result<ExplainProcessResponse, String> {
+        self.runtime.block_on(async {
+            let mut client = AgentClient::new(channel(&self.socket).await?);
+            let question = ExplainProcessRequest {
+                pid,
+                to: to.to_owned(),
+                protocol: "tcp".to_owned(),
+                port: port.into(),
+            };
+            let answer = client.explain_process(question).await;
             Ok(answer.map_err(|status| status.to_string())?.into_inner())
         })
     }

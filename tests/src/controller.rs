@@ -62,13 +62,23 @@ impl Controller {
     /// What it knows of the first agent, by its command line; `Null` when it knows none.
     #[must_use]
     pub fn agent(&self) -> serde_json::Value {
+        let state = self.ask("agents");
+        state.pointer("/agents/0").cloned().unwrap_or_default()
+    }
+
+    /// What it knows of endpoints, by its command line; `Null` when it does not answer.
+    #[must_use]
+    pub fn endpoints(&self) -> serde_json::Value {
+        self.ask("endpoints")
+    }
+
+    fn ask(&self, command: &str) -> serde_json::Value {
         let output = Command::new(program::product("ringfence-controller"))
-            .args(["agents", "--output", "json", "--endpoint"])
+            .args([command, "--output", "json", "--endpoint"])
             .arg(format!("http://{}", self.address))
             .output()
             .unwrap();
-        let state: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        state.pointer("/agents/0").cloned().unwrap_or_default()
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
 
     /// SIGTERM; whether it ended with code 0.

@@ -193,7 +193,7 @@ fn party(view: &PolicyView, field: &str, text: &str) -> Result<Party, Status> {
     }
 }
 
-fn unknown(view: &PolicyView, field: &str, name: &str) -> Status {
+pub(super) fn unknown(view: &PolicyView, field: &str, name: &str) -> Status {
     let mut close: Vec<(f64, &str)> = view
         .identities
         .keys()

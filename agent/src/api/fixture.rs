@@ -75,6 +75,7 @@ pub(crate) struct Fixture {
     web: u32,
     db: u32,
     _directory: TempDir,
+    tables: watch::Sender<Arc<Tables>>,
     // Kept, or the interface would see its sources end.
     status: watch::Sender<Arc<Status>>,
     policy: watch::Sender<Arc<PolicyView>>,
@@ -82,9 +83,13 @@ pub(crate) struct Fixture {
 
 /// The view of the test policy.
 pub(crate) fn view() -> PolicyView {
+    view_of(POLICY)
+}
+
+fn view_of(text: &str) -> PolicyView {
     let document = Document {
         name: "/etc/policy.toml".to_owned(),
-        text: POLICY.to_owned(),
+        text: text.to_owned(),
     };
     let set = parse(&[document]).unwrap();
     let identities = derive_identities(&set).unwrap();
@@ -137,8 +142,38 @@ pub(crate) fn status() -> Status {
     }
 }
 
+/// Where the workloads of the test policy listen; `hostile` is what nobody should name a workload.
+fn listening() -> listening::Look {
+    let endpoint = |identity, workload: &str, port, address: &str| listening::Endpoint {
+        identity,
+        workload: workload.into(),
+        namespace: 1,
+        protocol: 6,
+        port,
+        address: address.parse().unwrap(),
+        dual_stack: address == "::",
+        device: 0,
+    };
+    let list = [
+        endpoint(300, "web", 80, "::"),
+        endpoint(301, "db", 5432, "10.0.0.2"),
+    ];
+    listening::Look {
+        endpoints: Arc::new(listening::Endpoints {
+            list: list.into(),
+            omitted: 3,
+            error: None,
+        }),
+        inodes: Arc::default(),
+    }
+}
+
 impl Fixture {
     pub(crate) async fn start() -> Self {
+        Self::start_with(listening()).await
+    }
+
+    pub(crate) async fn start_with(look: listening::Look) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run/agent.sock");
         let view = view();
@@ -149,6 +184,7 @@ impl Fixture {
         let _store = tokio::spawn(store.run());
         let (status_sender, status) = watch::channel(Arc::new(status()));
         let (policy_sender, policy) = watch::channel(Arc::new(view));
+        let (tables, tables_receiver) = watch::channel(Arc::default());
         let context = Context {
             status,
             policy,
@@ -161,6 +197,8 @@ impl Fixture {
                 ..FailsafeEntry::default()
             }]),
             flows: flows.clone(),
+            tables: tables_receiver,
+            endpoints: listening::fixed(look),
             boot_now_ns: || 10,
         };
         let listener = bind(&path).await.unwrap();
@@ -174,6 +212,7 @@ impl Fixture {
             names,
             web,
             db,
+            tables,
             _directory: directory,
             status: status_sender,
             policy: policy_sender,
@@ -184,6 +223,27 @@ impl Fixture {
     pub(crate) fn change(&self, change: impl FnOnce(&mut Status)) {
         self.status
             .send_modify(|status| change(Arc::make_mut(status)));
+    }
+
+    /// Tells of the processes of this machine: all of them are of the host.
+    pub(crate) fn show_host(&self) {
+        let root = crate::identity::root::find().unwrap();
+        let id = crate::identity::root::cgroup_id(&root).unwrap();
+        let entry = abi::CgroupEntry {
+            identity: abi::identity::HOST,
+            ..abi::CgroupEntry::default()
+        };
+        let tables = Tables {
+            cgroups: [(id, entry)].into(),
+            ..Tables::default()
+        };
+        drop(self.tables.send_replace(Arc::new(tables)));
+        self.change(|status| status.cgroup_root = root);
+    }
+
+    /// Replaces the policy that is told by this document.
+    pub(crate) fn set_document(&self, text: &str) {
+        self.set_policy(view_of(text));
     }
 
     /// Replaces the policy that is told.

@@ -4,17 +4,20 @@
 //! are answered. Sizes of requests, streams and readers are bounded.
 
 mod convert;
+mod endpoints;
 mod error;
 mod explain;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod flows;
 mod lists;
+mod processes;
 mod service;
 mod socket;
 mod status;
 #[cfg(test)]
 mod tests;
+mod why;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -29,7 +32,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::InterceptorLayer, transport::Server};
 
-use crate::flow;
+use crate::{endpoints as listening, flow, identity::Tables};
 
 pub use error::ApiError;
 pub use socket::{Listener, bind};
@@ -51,6 +54,10 @@ pub struct Context {
     pub failsafe: Arc<[FailsafeEntry]>,
     /// Flow log.
     pub flows: flow::Handle,
+    /// Who is who, as the kernel was told.
+    pub tables: watch::Receiver<Arc<Tables>>,
+    /// Where workloads listen.
+    pub endpoints: listening::Handle,
     /// Reads `CLOCK_BOOTTIME`, nanoseconds.
     pub boot_now_ns: fn() -> u64,
 }

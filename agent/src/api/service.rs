@@ -8,15 +8,18 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Context, PolicyView, explain,
+    Context, PolicyView, endpoints, explain,
     flows::{self, FlowStream, MAX_READERS},
-    lists, status,
+    lists,
+    processes::{self, Listed, MAX_WALKS},
+    status, why,
 };
 
 /// Answers from what the tasks publish.
 pub(super) struct AgentService {
     context: Context,
     readers: Arc<Semaphore>,
+    walks: Arc<Semaphore>,
     cancel: CancellationToken,
 }
 
@@ -25,6 +28,7 @@ impl AgentService {
         Self {
             context,
             readers: Arc::new(Semaphore::new(MAX_READERS)),
+            walks: Arc::new(Semaphore::new(MAX_WALKS)),
             cancel,
         }
     }
@@ -32,11 +36,23 @@ impl AgentService {
     fn policy(&self) -> Arc<PolicyView> {
         self.context.policy.borrow().clone()
     }
+
+    fn judge(&self) -> explain::Judge<'_> {
+        explain::Judge {
+            view: self.policy(),
+            failsafe: &self.context.failsafe,
+            mode: self.context.status.borrow().mode,
+            now_boot_ns: (self.context.boot_now_ns)(),
+        }
+    }
 }
 
 #[tonic::async_trait]
 impl Agent for AgentService {
     type GetFlowsStream = FlowStream;
+    type ListProcessesStream = Listed<v1::ListProcessesResponse>;
+    type ListIdentitiesStream = Listed<v1::ListIdentitiesResponse>;
+    type ListEndpointsStream = Listed<v1::ListEndpointsResponse>;
 
     async fn get_status(
         &self,
@@ -63,13 +79,7 @@ impl Agent for AgentService {
         &self,
         request: Request<v1::ExplainRequest>,
     ) -> Result<Response<v1::ExplainResponse>, Status> {
-        let judge = explain::Judge {
-            view: self.policy(),
-            failsafe: &self.context.failsafe,
-            mode: self.context.status.borrow().mode,
-            now_boot_ns: (self.context.boot_now_ns)(),
-        };
-        judge.explain(request.get_ref()).map(Response::new)
+        self.judge().explain(request.get_ref()).map(Response::new)
     }
 
     async fn get_flows(
@@ -85,5 +95,42 @@ impl Agent for AgentService {
         )
         .await
         .map(Response::new)
+    }
+
+    async fn list_processes(
+        &self,
+        request: Request<v1::ListProcessesRequest>,
+    ) -> Result<Response<Self::ListProcessesStream>, Status> {
+        processes::list(&self.context, &self.walks, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn explain_process(
+        &self,
+        request: Request<v1::ExplainProcessRequest>,
+    ) -> Result<Response<v1::ExplainProcessResponse>, Status> {
+        let request = request.into_inner();
+        why::process(&self.context, &self.walks, self.judge(), request)
+            .await
+            .map(Response::new)
+    }
+
+    async fn list_identities(
+        &self,
+        _request: Request<v1::ListIdentitiesRequest>,
+    ) -> Result<Response<Self::ListIdentitiesStream>, Status> {
+        processes::identities(&self.context, &self.walks)
+            .await
+            .map(Response::new)
+    }
+
+    async fn list_endpoints(
+        &self,
+        request: Request<v1::ListEndpointsRequest>,
+    ) -> Result<Response<Self::ListEndpointsStream>, Status> {
+        endpoints::list(&self.context, request.into_inner())
+            .await
+            .map(Response::new)
     }
 }

@@ -3,7 +3,7 @@
 //! A new policy is checked as a whole (parsed, compiled, its selectors resolved) before the kernel sees
 //! any of it; when something fails the policy before stays in force.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use ringfence_common::abi::{ExecutableKey, Identity};
 use ringfence_policy::{
@@ -38,7 +38,7 @@ pub struct Engine {
     identities: Identities,
     compiled: Compiled,
     /// What the identity maps hold.
-    written: Option<Tables>,
+    written: Option<Arc<Tables>>,
     source: PolicySource,
     repairs: Repairs,
 }
@@ -248,7 +248,7 @@ impl Engine {
     /// # Errors
     /// A map is full or can't be written.
     pub fn write_identities(&mut self) -> Result<(), String> {
-        if self.written.as_ref() == Some(self.resolver.tables()) {
+        if self.written.as_deref() == Some(self.resolver.tables()) {
             return Ok(());
         }
         let moves = self.held().on_the_way_to(self.resolver.tables()).is_some();
@@ -262,9 +262,9 @@ impl Engine {
     }
 
     /// What the identity maps hold.
-    fn held(&self) -> Tables {
+    fn held(&self) -> Arc<Tables> {
         let written = self.written.clone();
-        written.unwrap_or_else(|| self.datapath.identities.held())
+        written.unwrap_or_else(|| Arc::new(self.datapath.identities.held()))
     }
 
     fn put(&mut self, tables: Tables) -> Result<(), String> {
@@ -273,7 +273,7 @@ impl Engine {
             .identities
             .apply(&tables)
             .map_err(|error| error.to_string())?;
-        self.written = Some(tables);
+        self.written = Some(Arc::new(tables));
         Ok(())
     }
 
@@ -401,6 +401,12 @@ impl Engine {
     #[must_use]
     pub const fn resolver(&self) -> &Resolver {
         &self.resolver
+    }
+
+    /// What the identity maps hold; nothing while that is not known.
+    #[must_use]
+    pub fn tables(&self) -> Option<&Arc<Tables>> {
+        self.written.as_ref()
     }
 
     /// The controller's policy in force.

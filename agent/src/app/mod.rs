@@ -117,22 +117,17 @@ fn start_log(config: &Config) {
 async fn run(config: Config) -> anyhow::Result<()> {
     let cancel = CancellationToken::new();
     let started = start::start(&config).await?;
+    let context = context(&config, &started);
     // Held to the end: it keeps a second agent away.
     let _lock = started.lock;
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
 
-    let context = api::Context {
-        status: started.published.status(),
-        policy: started.published.policy(),
-        failsafe: config.failsafe.clone().into(),
-        flows: started.flows.clone(),
-        boot_now_ns: clock::boot_now_ns,
-    };
     let _ = tasks.spawn(serve_api(context, started.listener, cancel.clone()));
     let _ = tasks.spawn(until(&cancel, async move {
         started.store.run().await;
         Err(anyhow!("the flow log ended"))
     }));
+    let _ = tasks.spawn(until(&cancel, started.endpoints.run()));
     if let Some(log) = started.kernel_log {
         let _ = tasks.spawn(until(&cancel, async move {
             match log.run().await {
@@ -167,11 +162,12 @@ async fn run(config: Config) -> anyhow::Result<()> {
     }
     let (updates, received) = mpsc::channel(1);
     let (adopted, adoptions) = watch::channel(None);
-    if let Some(synchronisation) = started.synchronisation {
+    if let Some(settings) = started.synchronisation {
         let state = started.published.sync_sender();
         let (held, cancel) = (started.held, cancel.clone());
+        let endpoints = started.listening.latest();
         let _ = tasks.spawn(async move {
-            sync::run(synchronisation, held, updates, adoptions, state, cancel)
+            sync::run(settings, held, updates, adoptions, endpoints, state, cancel)
                 .await
                 .context("synchronisation with the controller")
         });
@@ -223,6 +219,19 @@ async fn run(config: Config) -> anyhow::Result<()> {
     })
     .await;
     result
+}
+
+/// What the gRPC interface tells of.
+fn context(config: &Config, started: &start::Started) -> api::Context {
+    api::Context {
+        status: started.published.status(),
+        policy: started.published.policy(),
+        failsafe: config.failsafe.clone().into(),
+        flows: started.flows.clone(),
+        tables: started.published.tables(),
+        endpoints: started.listening.clone(),
+        boot_now_ns: clock::boot_now_ns,
+    }
 }
 
 /// Ends a task that has no end of its own.

@@ -103,6 +103,9 @@ impl Task {
         // It may have changed since it was first read.
         self.read_files(false).await;
         loop {
+            if let Some(tables) = self.engine.tables() {
+                self.published.set_tables(tables);
+            }
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
                 ready = tree.readable() => {

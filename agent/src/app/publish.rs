@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use crate::{
     api::{PolicyView, Status},
     flow::Names,
+    identity::Tables,
     sync,
 };
 
@@ -17,6 +18,7 @@ pub struct Published {
     policy: watch::Sender<Arc<PolicyView>>,
     names: watch::Sender<Arc<Names>>,
     cgroups: watch::Sender<Arc<HashMap<u64, String>>>,
+    tables: watch::Sender<Arc<Tables>>,
     sync: watch::Sender<sync::State>,
 }
 
@@ -29,6 +31,7 @@ impl Published {
             policy: watch::Sender::new(Arc::default()),
             names: watch::Sender::new(Arc::default()),
             cgroups: watch::Sender::new(Arc::default()),
+            tables: watch::Sender::new(Arc::default()),
             sync: watch::Sender::new(sync::State::default()),
         }
     }
@@ -57,6 +60,12 @@ impl Published {
         self.cgroups.subscribe()
     }
 
+    /// What the identity maps hold.
+    #[must_use]
+    pub fn tables(&self) -> watch::Receiver<Arc<Tables>> {
+        self.tables.subscribe()
+    }
+
     /// How synchronisation is doing.
     #[must_use]
     pub fn sync_state(&self) -> sync::State {
@@ -73,6 +82,15 @@ impl Published {
     pub fn update_status(&self, change: impl FnOnce(&mut Status)) {
         self.status
             .send_modify(|status| change(Arc::make_mut(status)));
+    }
+
+    /// Replaces the identity tables, unless they are these already.
+    pub fn set_tables(&self, tables: &Arc<Tables>) {
+        let _ = self.tables.send_if_modified(|shown| {
+            let new = !Arc::ptr_eq(shown, tables);
+            shown.clone_from(tables);
+            new
+        });
     }
 
     /// Replaces policy and names.

@@ -28,7 +28,7 @@ use crate::{
     datapath::{
         Counts, Datapath, Events, FlowMap, HOOKS, KernelLog, Options, features, lock, mount,
     },
-    flow,
+    endpoints, flow,
     identity::{Resolver, root},
     metrics::Metrics,
     sync::{self, Held},
@@ -67,6 +67,10 @@ pub struct Started {
     pub held: Option<Held>,
     /// What the policy directory said, and what is refused.
     pub first: First,
+    /// Looks where workloads listen.
+    pub endpoints: endpoints::Task,
+    /// Access to what it finds.
+    pub listening: endpoints::Handle,
     /// Keeps a second agent away as long as it lives.
     pub lock: lock::StateLock,
 }
@@ -156,7 +160,10 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
     publish(&published, &mut engine);
     first.refusals.show(&published, &metrics);
     let held = engine.controller().cloned();
+    let (listening, endpoints) = listening(&engine, &published, &directory)?;
     Ok(Started {
+        endpoints,
+        listening,
         engine,
         published,
         listener,
@@ -173,6 +180,23 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         first,
         lock,
     })
+}
+
+/// The task that looks where workloads listen.
+fn listening(
+    engine: &Engine,
+    published: &Published,
+    directory: &Path,
+) -> anyhow::Result<(endpoints::Handle, endpoints::Task)> {
+    let (handle, ends) = endpoints::channel();
+    let root = endpoints::Root {
+        path: engine.resolver().root().to_path_buf(),
+        id: engine.resolver().root_id(),
+        cgroups: published.cgroups(),
+    };
+    let (tables, policy) = (published.tables(), published.policy());
+    let task = endpoints::Task::new(directory, root, tables, policy, ends)?;
+    Ok((handle, task))
 }
 
 /// The hooks as they are now.
@@ -200,6 +224,9 @@ pub fn hooks(engine: &mut Engine) -> Vec<Hook> {
 
 fn publish(published: &Published, engine: &mut Engine) {
     published.set_policy(engine.view());
+    if let Some(tables) = engine.tables() {
+        published.set_tables(tables);
+    }
     published.set_cgroups(
         engine.resolver().cgroup_paths(),
         engine.resolver().inventory(),

@@ -56,7 +56,8 @@ pub(super) enum Command {
         #[command(flatten)]
         args: ObserveArgs,
     },
-    /// Tell what would be decided about a flow, and by which rule; exit code 1 if it is denied
+    /// Tell what would be decided about a flow, and by which rule (exit code 1 if it is denied), or which
+    /// identity a process has and why
     Explain {
         #[command(flatten)]
         place: Place,
@@ -69,6 +70,12 @@ pub(super) enum Command {
     /// List workloads
     #[command(subcommand)]
     Workload(WorkloadCommand),
+    /// List identities
+    #[command(subcommand)]
+    Identity(IdentityCommand),
+    /// List endpoints: where workloads listen
+    #[command(subcommand)]
+    Endpoint(EndpointCommand),
     /// End enforcement: remove the hooks and maps that stopped agents of any version left in force
     Detach(DetachArgs),
     /// Write a completion script for a shell
@@ -92,8 +99,35 @@ pub(super) enum PolicyCommand {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum WorkloadCommand {
-    /// List workloads with the cgroups they match
+    /// List workloads with their processes, sockets and listeners; one that is named, in full
+    List {
+        #[command(flatten)]
+        place: Place,
+        /// Only this workload, in full
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+        /// The same
+        #[arg(long, value_name = "NAME", conflicts_with = "name")]
+        workload: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum IdentityCommand {
+    /// List every identity, the reserved ones included, with its processes and cgroups
     List(Place),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum EndpointCommand {
+    /// List TCP listeners and bound UDP sockets of workloads, in every network namespace
+    List {
+        #[command(flatten)]
+        place: Place,
+        /// Only of this workload
+        #[arg(long, value_name = "NAME")]
+        workload: Vec<String>,
+    },
 }
 
 /// No agent may be running: it would attach again.
@@ -111,14 +145,23 @@ pub(super) struct DetachArgs {
 pub(super) struct ExplainArgs {
     /// Source: a workload, workload@address, a numeric address, or host, world, remote-host. Rules on addresses
     /// and the failsafe list count where the address is given
-    #[arg(long, value_name = "WHO")]
-    pub(super) from: String,
-    /// Destination, in the same form
-    #[arg(long, value_name = "WHO")]
-    pub(super) to: String,
+    #[arg(long, value_name = "WHO", required_unless_present = "pid")]
+    pub(super) from: Option<String>,
+    /// A process of this host, by its number: which identity it has, and why. With --to and --port, what would be
+    /// decided about its flow besides
+    #[arg(long, value_name = "N", conflicts_with = "from", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) pid: Option<u32>,
+    /// Destination, in the form of --from
+    #[arg(
+        long,
+        value_name = "WHO",
+        required_unless_present = "pid",
+        requires = "port"
+    )]
+    pub(super) to: Option<String>,
     /// Destination port; for ICMP the type
-    #[arg(long)]
-    pub(super) port: u16,
+    #[arg(long, required_unless_present = "pid", requires = "to")]
+    pub(super) port: Option<u16>,
     /// tcp, udp, icmp, icmpv6 or a protocol number
     #[arg(long, default_value = "tcp")]
     pub(super) protocol: String,

@@ -23,29 +23,41 @@ pub(super) async fn run(
 ) -> Result<(), CliError> {
     let mut client = client::connect(socket).await?;
     let request = v1::ExplainRequest {
-        from: args.from.clone(),
-        to: args.to.clone(),
+        from: args.from.clone().unwrap_or_default(),
+        to: args.to.clone().unwrap_or_default(),
         protocol: args.protocol.clone(),
-        port: u32::from(args.port),
+        port: args.port.unwrap_or_default().into(),
     };
     let answer = client.explain(request).await?.into_inner();
-    write(args, &answer, output)?;
+    if output.format_or(Format::Table) == Format::Json {
+        output.json(&json::explanation(&answer))?;
+    } else {
+        write(
+            args.from.as_deref().unwrap_or_default(),
+            args,
+            &answer,
+            output,
+        )?;
+    }
     output.flush()?;
+    verdict(&answer)
+}
+
+/// What a denied flow is for the exit code.
+pub(super) fn verdict(answer: &v1::ExplainResponse) -> Result<(), CliError> {
     if answer.allowed {
         return Ok(());
     }
     Err(CliError::Denied)
 }
 
-fn write(
+/// The answer about a flow from `from`; its first line in compact form.
+pub(super) fn write(
+    from: &str,
     args: &ExplainArgs,
     answer: &v1::ExplainResponse,
     output: &mut Output,
 ) -> Result<(), CliError> {
-    let format = output.format_or(Format::Table);
-    if format == Format::Json {
-        return output.json(&json::explanation(answer));
-    }
     let verdict = if !answer.allowed {
         output.style.paint(Colour::Bad, "DENY")
     } else if is_audit(answer) {
@@ -53,19 +65,24 @@ fn write(
     } else {
         output.style.paint(Colour::Good, "ALLOW")
     };
-    let ExplainArgs {
-        from,
-        to,
-        port,
-        protocol,
-    } = args;
-    output.line(&format!("{verdict} {from} -> {to} {port}/{protocol}"))?;
-    if format == Format::Compact {
+    let to = args.to.as_deref().unwrap_or_default();
+    let (port, protocol) = (args.port.unwrap_or_default(), &args.protocol);
+    let flow = words::clean(&format!("{from} -> {to} {port}/{protocol}"));
+    output.line(&format!("{verdict} {flow}"))?;
+    if output.format_or(Format::Table) == Format::Compact {
         return Ok(());
     }
-    output.line("")?;
-    output.table(&HEADER, rows(answer))?;
-    for text in &answer.notes {
+    let rows = rows(answer);
+    if !rows.is_empty() {
+        output.line("")?;
+        output.table(&HEADER, rows)?;
+    }
+    notes(&answer.notes, output)
+}
+
+/// What the reader should know besides.
+pub(super) fn notes(notes: &[String], output: &mut Output) -> Result<(), CliError> {
+    for text in notes {
         let text = format!("Note: {}", words::clean(text));
         let text = output.style.paint(Colour::Warning, &text);
         output.line(&format!("\n{text}"))?;

@@ -1,6 +1,6 @@
 //! Messages as JSON: fields named as in the .proto files, enums as words, times as RFC 3339.
 
-use ringfence_proto::v1;
+use ringfence_proto::{text, v1};
 use serde_json::{Value, json};
 
 use super::words;
@@ -77,7 +77,12 @@ pub(super) fn status(status: &v1::GetStatusResponse) -> Value {
     })
 }
 
-pub(super) fn workload(workload: &v1::Workload) -> Value {
+/// A workload with its live processes and its endpoints.
+pub(super) fn workload(
+    workload: &v1::Workload,
+    processes: &[&v1::LiveProcess],
+    listeners: &[&v1::Endpoint],
+) -> Value {
     json!({
         "name": workload.name,
         "identity": workload.identity,
@@ -86,6 +91,82 @@ pub(super) fn workload(workload: &v1::Workload) -> Value {
         "cgroups": workload.cgroups,
         "location": workload.location,
         "policies": workload.policies,
+        "sockets": processes.iter().map(|process| u64::from(process.sockets)).sum::<u64>(),
+        "processes": processes.iter().map(|process| live(process)).collect::<Vec<_>>(),
+        "listeners": listeners.iter().map(|listener| endpoint(listener)).collect::<Vec<_>>(),
+    })
+}
+
+pub(super) fn endpoint(endpoint: &v1::Endpoint) -> Value {
+    json!({
+        "workload": endpoint.workload,
+        "identity": endpoint.identity,
+        "protocol": words::protocol(endpoint.protocol),
+        "address": text::address(&endpoint.address),
+        "port": endpoint.port,
+        "dual_stack": endpoint.dual_stack,
+        "namespace": endpoint.namespace,
+        "device": endpoint.device,
+    })
+}
+
+pub(super) fn identity(identity: &v1::IdentityInfo) -> Value {
+    json!({
+        "identity": identity.identity,
+        "name": identity.name,
+        "kind": identity.kind,
+        "labels": identity.labels,
+        "processes": identity.processes,
+        "cgroups": identity.cgroups,
+    })
+}
+
+fn live(process: &v1::LiveProcess) -> Value {
+    json!({
+        "pid": process.pid,
+        "command": process.command,
+        "executable": process.executable,
+        "executable_state": words::executable_state(process.executable_state),
+        "uid": process.uid,
+        "user": process.user,
+        "cgroup": process.cgroup,
+        "cgroup_id": process.cgroup_id,
+        "identity": process.identity,
+        "workload": process.workload,
+        "network_namespace": process.network_namespace,
+        "sockets": process.sockets,
+        "selectors": process.selectors.iter().map(selector).collect::<Vec<_>>(),
+    })
+}
+
+fn selector(check: &v1::SelectorMatch) -> Value {
+    json!({
+        "key": check.key,
+        "matched": check.matched,
+        "wanted": check.wanted,
+        "found": check.found,
+    })
+}
+
+pub(super) fn process(answer: &v1::ExplainProcessResponse) -> Value {
+    let candidates = answer.candidates.iter().map(|candidate| {
+        json!({
+            "workload": candidate.workload,
+            "identity": candidate.identity,
+            "matched": candidate.matched,
+            "criterion": candidate.criterion,
+            "location": candidate.location,
+            "selectors": candidate.selectors.iter().map(selector).collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "process": answer.process.as_ref().map(live),
+        "reason": answer.reason,
+        "executable_note": answer.executable_note,
+        "candidates": candidates.collect::<Vec<_>>(),
+        "more_candidates": answer.more_candidates,
+        "flow": answer.flow.as_ref().map(explanation),
+        "notes": answer.notes,
     })
 }
 

@@ -1,4 +1,4 @@
-//! `ringfence workload list` and `ringfence policy list`.
+//! `ringfence policy list`.
 
 use std::path::Path;
 
@@ -9,37 +9,6 @@ use super::{CliError, args::Format, client, json, output::Output, words};
 
 /// Names in one cell at most.
 const NAMES: usize = 3;
-
-pub(super) async fn workloads(socket: &Path, output: &mut Output) -> Result<(), CliError> {
-    let mut client = client::connect(socket).await?;
-    let answer = client
-        .list_workloads(v1::ListWorkloadsRequest {})
-        .await?
-        .into_inner();
-    if output.format_or(Format::Table) == Format::Json {
-        return output.json(
-            &answer
-                .workloads
-                .iter()
-                .map(json::workload)
-                .collect::<Value>(),
-        );
-    }
-    let rows = answer.workloads.iter().map(|workload| {
-        vec![
-            words::clean(&workload.name),
-            workload.identity.to_string(),
-            words::labels(&workload.labels),
-            workload.cgroups.len().to_string(),
-            some(&workload.policies),
-            words::clean(&workload.location),
-        ]
-    });
-    let header = [
-        "NAME", "IDENTITY", "LABELS", "CGROUPS", "POLICIES", "LOCATION",
-    ];
-    output.table(&header, rows.collect())
-}
 
 pub(super) async fn policies(socket: &Path, output: &mut Output) -> Result<(), CliError> {
     let mut client = client::connect(socket).await?;
@@ -74,7 +43,7 @@ pub(super) async fn policies(socket: &Path, output: &mut Output) -> Result<(), C
 }
 
 /// The first names, and how many more there are.
-fn some(names: &[String]) -> String {
+pub(super) fn some(names: &[String]) -> String {
     let shown: Vec<String> = names
         .iter()
         .take(NAMES)

@@ -10,6 +10,7 @@ mod client;
 mod detach;
 mod error;
 mod explain;
+mod inventory;
 mod json;
 mod line;
 mod lists;
@@ -19,6 +20,7 @@ mod policy;
 mod status;
 #[cfg(test)]
 mod tests;
+mod why;
 mod words;
 
 use std::{
@@ -28,9 +30,10 @@ use std::{
 };
 
 use clap::{CommandFactory as _, Parser as _};
+use ringfence_proto::text;
 
 pub use args::Cli;
-use args::{Command, PolicyCommand, WorkloadCommand};
+use args::{Command, EndpointCommand, IdentityCommand, PolicyCommand, WorkloadCommand};
 pub use error::CliError;
 use output::Output;
 
@@ -66,14 +69,26 @@ fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Observe { place, args } => {
             block_on(observe::run(&place.socket, args, &mut output))?;
         }
-        Command::Explain { place, args } => {
-            block_on(explain::run(&place.socket, args, &mut output))?;
-        }
+        Command::Explain { place, args } => match args.pid {
+            Some(pid) => block_on(why::run(&place.socket, pid, args, &mut output))?,
+            None => block_on(explain::run(&place.socket, args, &mut output))?,
+        },
         Command::Policy(PolicyCommand::List(place)) => {
             block_on(lists::policies(&place.socket, &mut output))?;
         }
-        Command::Workload(WorkloadCommand::List(place)) => {
-            block_on(lists::workloads(&place.socket, &mut output))?;
+        Command::Workload(WorkloadCommand::List {
+            place,
+            name,
+            workload,
+        }) => {
+            let one = name.as_deref().or(workload.as_deref());
+            block_on(inventory::workloads(&place.socket, one, &mut output))?;
+        }
+        Command::Identity(IdentityCommand::List(place)) => {
+            block_on(inventory::identities(&place.socket, &mut output))?;
+        }
+        Command::Endpoint(EndpointCommand::List { place, workload }) => {
+            block_on(inventory::endpoints(&place.socket, workload, &mut output))?;
         }
     }
     output.flush()
@@ -100,5 +115,5 @@ fn report(error: &CliError) -> ExitCode {
 
 /// A line on standard error. If that is closed there is nobody to tell.
 fn note(text: &str) {
-    let _closed = writeln!(io::stderr(), "{text}");
+    let _closed = writeln!(io::stderr(), "{}", text::clean_lines(text));
 }

@@ -75,7 +75,7 @@ async fn write(
         match format {
             Format::Table if follow => output.line(&line::fixed(&line::row(&flow)))?,
             Format::Table => rows.push(line::row(&flow)),
-            Format::Json => output.line(&json::flow(&flow).to_string())?,
+            Format::Json => output.json_line(&json::flow(&flow))?,
             Format::Compact => {
                 let text = line::compact(&flow, output.style);
                 output.line(&text)?;

@@ -6,6 +6,7 @@ use std::{
 };
 
 use comfy_table::{Table, presets::NOTHING};
+use ringfence_proto::text::escape_json;
 use serde_json::Value;
 
 use super::{CliError, args::Format};
@@ -92,7 +93,12 @@ impl Output {
 
     /// Pretty JSON.
     pub(super) fn json(&mut self, value: &Value) -> Result<(), CliError> {
-        self.line(&format!("{value:#}"))
+        self.line(&escape_json(&format!("{value:#}")))
+    }
+
+    /// JSON on one line.
+    pub(super) fn json_line(&mut self, value: &Value) -> Result<(), CliError> {
+        self.line(&escape_json(&value.to_string()))
     }
 
     /// Columns without borders; without a header in compact form.

@@ -10,6 +10,8 @@ use std::{
 
 use ringfence_common::abi::{Verdict, event};
 
+mod listing;
+
 use super::{
     args::{Format, ObserveArgs},
     *,
@@ -78,6 +80,15 @@ fn only_commands_that_ask_the_agent_take_its_socket() {
         ),
         (&["policy", "list"], true),
         (&["workload", "list"], true),
+        (&["workload", "list", "web"], true),
+        (&["workload", "list", "--workload", "web"], true),
+        (&["identity", "list"], true),
+        (
+            &["endpoint", "list", "--workload", "a", "--workload", "b"],
+            true,
+        ),
+        (&["explain", "--pid", "7"], true),
+        (&["explain", "--pid", "7", "--to", "b", "--port", "1"], true),
         (&["policy", "check", "a"], false),
         (&["completions", "bash"], false),
         (&["agent"], false),
@@ -272,8 +283,9 @@ async fn status_tells_why_the_controller_is_away_and_every_error_on_its_line() {
 #[tokio::test]
 async fn lists_look_like_columns_or_json() {
     let fixture = Fixture::start().await;
+    fixture.show_host();
     let written = Written::default();
-    lists::workloads(&fixture.path, &mut written.output(None))
+    inventory::workloads(&fixture.path, None, &mut written.output(None))
         .await
         .unwrap();
     lists::policies(&fixture.path, &mut written.output(None))
@@ -293,7 +305,8 @@ async fn lists_look_like_columns_or_json() {
         "2100-01-31T18:00:00Z"
     );
     let written = Written::default();
-    lists::workloads(&fixture.path, &mut written.output(Some(Format::Compact)))
+    let output = &mut written.output(Some(Format::Compact));
+    inventory::workloads(&fixture.path, None, output)
         .await
         .unwrap();
     assert!(written.text().starts_with("db"), "{}", written.text());

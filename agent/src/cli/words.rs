@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use prost_types::Timestamp;
+pub(super) use ringfence_proto::text::clean;
 use ringfence_proto::v1;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -102,17 +103,17 @@ pub(super) fn bytes(count: u64) -> String {
     }
 }
 
-/// Text from elsewhere without characters that a terminal would obey.
-pub(super) fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| {
-            if c.is_control() {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }
-        })
-        .collect()
+/// Where the file is that a process runs.
+pub(super) fn executable_state(number: i32) -> String {
+    match v1::ExecutableState::try_from(number) {
+        Ok(v1::ExecutableState::OnDisk) => "on-disk".to_owned(),
+        Ok(v1::ExecutableState::Deleted) => "deleted".to_owned(),
+        Ok(v1::ExecutableState::Memfd) => "memfd".to_owned(),
+        Ok(v1::ExecutableState::OtherMounts) => "other-mounts".to_owned(),
+        Ok(v1::ExecutableState::Foreign) => "foreign".to_owned(),
+        Ok(v1::ExecutableState::Unreadable) => "unreadable".to_owned(),
+        Ok(v1::ExecutableState::Unspecified) | Err(_) => unknown(number),
+    }
 }
 
 fn unknown(number: i32) -> String {

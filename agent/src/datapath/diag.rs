@@ -2,6 +2,10 @@
 //!
 //! Owns the bytes; never decides which socket is meant. Requests block for at most a second.
 
+mod listing;
+
+pub(super) use listing::{CLOSE, EVERY_STATE, LISTEN, Listed};
+
 use std::{io, io::Read, time::Duration};
 
 use ringfence_common::{abi::Tuple, logic::address};
@@ -168,11 +172,19 @@ impl Channel {
         kind: u16,
         flags: u16,
         states: u32,
+        entry: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
+        self.converse(|sequence| id.message(kind, flags, states, sequence), entry)
+    }
+
+    /// Sends the message that is made for a sequence number, and hands on every entry of the answer.
+    fn converse(
+        &mut self,
+        message: impl FnOnce(u32) -> Vec<u8>,
         mut entry: impl FnMut(&[u8]),
     ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
-        let message = id.message(kind, flags, states, self.sequence);
-        let _ = self.socket.send(&message)?;
+        let _ = self.socket.send(&message(self.sequence))?;
         let mut buffer = vec![0; 32 * 1024];
         loop {
             let length = match (&self.socket).read(&mut buffer) {

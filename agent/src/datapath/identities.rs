@@ -64,6 +64,7 @@ impl Identities {
             children: self.children.held.clone(),
             executables: self.executables.held.clone(),
             processes: self.processes.held.clone(),
+            ..Tables::default()
         }
     }
 

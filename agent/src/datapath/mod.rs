@@ -29,6 +29,7 @@ pub mod offsets;
 mod pins;
 pub mod poll;
 mod sockets;
+pub mod survey;
 mod syscall;
 mod tables;
 

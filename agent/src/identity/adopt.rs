@@ -32,7 +32,7 @@ pub struct ProcessSockets {
 /// is left out: the kernel judges it when it uses the socket.
 #[must_use]
 pub fn processes(resolver: &Resolver) -> Vec<ProcessSockets> {
-    let Some(origin) = Origin::find(resolver) else {
+    let Some(origin) = Origin::find(resolver.root()) else {
         tracing::warn!(
             root = %resolver.root().display(),
             "cgroup of the agent is not below a visible cgroup2 mount: sockets are not adopted"
@@ -53,7 +53,7 @@ pub fn processes(resolver: &Resolver) -> Vec<ProcessSockets> {
 /// Path of a process's cgroup below the guarded root; `None` when it is gone or elsewhere.
 #[must_use]
 pub fn cgroup_of_process(resolver: &Resolver, tgid: u32) -> Option<PathBuf> {
-    let origin = Origin::find(resolver)?;
+    let origin = Origin::find(resolver.root())?;
     origin.below_root(&cgroup_of(&PathBuf::from(format!("/proc/{tgid}")))?)
 }
 
@@ -85,7 +85,7 @@ fn process(
 
 /// What the kernel would see. It also knows whether the file system is of a user namespace; here a
 /// process in a namespace of its own is taken for one that runs from such a file system.
-fn executable(tgid: u32, directory: &Path, own: &Mounts) -> Option<ExecutableKey> {
+pub(super) fn executable(tgid: u32, directory: &Path, own: &Mounts) -> Option<ExecutableKey> {
     let user_namespace = |process: &Path| fs::read_link(process.join("ns/user")).ok();
     if user_namespace(directory) != user_namespace(Path::new("/proc/self")) {
         return Some(ExecutableKey::FOREIGN);
@@ -104,7 +104,7 @@ fn executable(tgid: u32, directory: &Path, own: &Mounts) -> Option<ExecutableKey
 }
 
 /// Path of the v2 cgroup, as seen from the cgroup namespace of the agent.
-fn cgroup_of(directory: &Path) -> Option<PathBuf> {
+pub(super) fn cgroup_of(directory: &Path) -> Option<PathBuf> {
     let text = fs::read(directory.join("cgroup")).ok()?;
     let path = text
         .split(|b| *b == b'\n')
@@ -112,7 +112,7 @@ fn cgroup_of(directory: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(std::ffi::OsStr::from_bytes(path)))
 }
 
-fn real_uid(directory: &Path) -> Option<u32> {
+pub(super) fn real_uid(directory: &Path) -> Option<u32> {
     let text = fs::read(directory.join("status")).ok()?;
     let line = text
         .split(|b| *b == b'\n')
@@ -125,7 +125,7 @@ fn real_uid(directory: &Path) -> Option<u32> {
         .ok()
 }
 
-fn comm(directory: &Path) -> Option<[u8; 16]> {
+pub(super) fn comm(directory: &Path) -> Option<[u8; 16]> {
     let text = fs::read(directory.join("comm")).ok()?;
     let name = text.strip_suffix(b"\n").unwrap_or(&text);
     let mut comm = [0; 16];
@@ -135,7 +135,7 @@ fn comm(directory: &Path) -> Option<[u8; 16]> {
     Some(comm)
 }
 
-fn sockets(directory: &Path) -> Option<Vec<(i32, u64)>> {
+pub(super) fn sockets(directory: &Path) -> Option<Vec<(i32, u64)>> {
     let entries = fs::read_dir(directory).ok()?;
     let sockets = entries.filter_map(|entry| {
         let entry = entry.ok()?;
@@ -155,7 +155,7 @@ fn sockets(directory: &Path) -> Option<Vec<(i32, u64)>> {
 /// How paths in `/proc/PID/cgroup` relate to the guarded root. They are relative to the root of the
 /// reader's cgroup namespace; what lies outside starts with `/..`.
 #[derive(Debug, PartialEq, Eq)]
-struct Origin {
+pub(super) struct Origin {
     /// Root of the cgroup namespace, counted from the top of the cgroup2 mount.
     namespace: PathBuf,
     /// The guarded root, counted from there too.
@@ -163,8 +163,9 @@ struct Origin {
 }
 
 impl Origin {
-    fn find(resolver: &Resolver) -> Option<Self> {
-        let root = resolver.root().canonicalize().ok()?;
+    /// Of a guarded root; `None` where it is not below a visible cgroup2 mount.
+    pub(super) fn find(root: &Path) -> Option<Self> {
+        let root = root.canonicalize().ok()?;
         let mounts = Mounts::own().ok()?;
         let mount = mounts.cgroup2_of(&root)?;
         let below = Path::new("/").join(root.strip_prefix(&mount.point).ok()?);
@@ -191,7 +192,8 @@ impl Origin {
         })
     }
 
-    fn below_root(&self, path: &Path) -> Option<PathBuf> {
+    /// A path of `/proc/PID/cgroup` counted from the guarded root; `None` outside of it.
+    pub(super) fn below_root(&self, path: &Path) -> Option<PathBuf> {
         let mut whole = self.namespace.clone();
         for part in path.components() {
             match part {

@@ -226,6 +226,17 @@ impl Containers {
             .collect()
     }
 
+    /// The same by path, for display.
+    pub fn facts_by_path(&self) -> BTreeMap<PathBuf, ContainerFacts> {
+        let known = self.known.values();
+        known
+            .filter_map(|known| match &known.state {
+                State::Is(facts) => Some((known.path.clone(), facts.clone())),
+                State::Asked | State::Not => None,
+            })
+            .collect()
+    }
+
     /// Takes what an earlier process was told, for cgroups that come up from now on.
     pub fn remember(&mut self, facts: BTreeMap<u64, ContainerFacts>) {
         self.remembered = facts;
@@ -233,7 +244,7 @@ impl Containers {
 }
 
 /// The topmost cgroup on a path whose name holds the id of a container: what lies below belongs to it.
-fn container_of(path: &Path) -> Option<(&Path, String)> {
+pub(super) fn container_of(path: &Path) -> Option<(&Path, String)> {
     let name = names(path).position(|name| id_in(name.as_bytes()).is_some())?;
     let prefix = path.ancestors().nth(names(path).count() - name - 1)?;
     let id = id_in(prefix.file_name()?.as_bytes())?;

@@ -26,6 +26,7 @@ mod error;
 mod executables;
 mod file;
 mod hash;
+pub mod live;
 mod matching;
 mod mounts;
 mod placement;
@@ -38,6 +39,7 @@ mod tables;
 mod ties;
 mod tree;
 mod watch;
+pub mod why;
 
 #[cfg(test)]
 mod fixture;

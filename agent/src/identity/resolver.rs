@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -157,11 +158,12 @@ impl Resolver {
 
     /// Takes an answer; returns whether the tables changed.
     pub fn container_answered(&mut self, cgroup: u64, answer: ContainerAnswer) -> bool {
-        let path = self.containers.answered(cgroup, answer, Instant::now());
-        let below = path
-            .map(|path| self.tree.subtree(&path))
-            .unwrap_or_default();
-        self.update_entries(&below)
+        let Some(path) = self.containers.answered(cgroup, answer, Instant::now()) else {
+            return false;
+        };
+        self.tables.containers = Arc::new(self.containers.facts_by_path());
+        let _ = self.update_entries(&self.tree.subtree(&path));
+        true
     }
 
     /// Paths of the cgroups whose container is not known yet, where a workload asks for it.

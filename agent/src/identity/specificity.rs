@@ -7,6 +7,8 @@
 //!
 //! Workloads that are equal in all of it are tied.
 
+mod criterion;
+
 use std::{
     collections::BTreeSet,
     path::{Component, Path, PathBuf},

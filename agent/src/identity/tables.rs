@@ -1,6 +1,10 @@
 //! What the kernel maps must hold, and what the kernel makes of it.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use ringfence_common::abi::{
     CgroupEntry, ChildKey, ExecutableKey, Identity, ProcessKey,
@@ -9,7 +13,12 @@ use ringfence_common::abi::{
     identity::{PENDING, UNKNOWN},
 };
 
-use super::{containers::Containers, executables::Executables, placement::Placement, tree::Tree};
+use super::{
+    containers::{ContainerFacts, Containers, container_of},
+    executables::Executables,
+    placement::Placement,
+    tree::Tree,
+};
 
 /// Entries of `children` at most: what the map holds.
 const MOST_CHILDREN: usize = 131_072;
@@ -28,6 +37,8 @@ pub struct Tables {
     pub executables: BTreeMap<ExecutableKey, u32>,
     /// `PROCESSES`.
     pub processes: BTreeMap<ProcessKey, Identity>,
+    /// Not for the kernel: what runtimes have said of the containers in these cgroups.
+    pub containers: Arc<BTreeMap<PathBuf, ContainerFacts>>,
 }
 
 impl Tables {
@@ -47,7 +58,15 @@ impl Tables {
             .filter_map(|key| Some((key, placement.executable(&executables.facts(&key)?))))
             .collect();
         tables.processes.clone_from(placement.processes());
+        tables.containers = Arc::new(containers.facts_by_path());
         tables
+    }
+
+    /// What a runtime has said of the container that the cgroup at a path belongs to.
+    #[must_use]
+    pub fn container(&self, cgroup: &Path) -> Option<&ContainerFacts> {
+        let (prefix, _) = container_of(cgroup)?;
+        self.containers.get(prefix)
     }
 
     /// Enters a cgroup; returns whether something changed.
@@ -134,8 +153,9 @@ impl Tables {
         Some(way)
     }
 
-    /// The kernel's steps from a process to its identity.
-    pub(super) fn resolve(
+    /// The kernel's steps from a process to its identity; `root` is the cgroup id of the guarded root.
+    #[must_use]
+    pub fn resolve(
         &self,
         cgroup: u64,
         root: u64,

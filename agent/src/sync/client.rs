@@ -1,6 +1,9 @@
 //! The task that keeps a stream to the controller.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ringfence_proto::{
     limits,
@@ -23,9 +26,11 @@ use super::{
     connect::{connect, ended, unanswered},
     error::{AttemptError, SyncError},
     held::Held,
+    report::Reporter,
     settings::{Endpoint, Settings},
     verify::{Verified, verify},
 };
+use crate::endpoints::Endpoints;
 
 /// From the first packet to the open stream.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,7 +42,8 @@ const MAX_REFUSALS: u32 = 16;
 /// Synchronises until cancelled, over every failure of the controller.
 ///
 /// `held` is what is in force at the start, from [`cache::load`](super::cache::load). `adopted` brings what
-/// came into force after it was refused; the controller learns that by a new stream.
+/// came into force after it was refused; the controller learns that by a new stream. `endpoints` are reported
+/// to a controller that takes them.
 ///
 /// # Errors
 /// The policy task is gone.
@@ -46,6 +52,7 @@ pub async fn run(
     held: Option<Held>,
     updates: mpsc::Sender<Update>,
     adopted: watch::Receiver<Option<Held>>,
+    endpoints: watch::Receiver<Arc<Endpoints>>,
     state: watch::Sender<State>,
     cancel: CancellationToken,
 ) -> Result<(), SyncError> {
@@ -53,6 +60,7 @@ pub async fn run(
         held,
         updates,
         adopted,
+        endpoints,
         state,
     };
     cancel
@@ -65,6 +73,7 @@ struct Client {
     held: Option<Held>,
     updates: mpsc::Sender<Update>,
     adopted: watch::Receiver<Option<Held>>,
+    endpoints: watch::Receiver<Arc<Endpoints>>,
     state: watch::Sender<State>,
 }
 
@@ -119,13 +128,19 @@ impl Client {
             state.last_error = None;
         });
         let mut refusals = 0;
+        let mut reporter = Reporter::new(self.endpoints.clone());
         loop {
             let response = tokio::select! {
                 biased;
                 generation = self.adopt() => return Err(AttemptError::Adopted(generation)),
                 response = stream.message() => response.map_err(|status| ended(&status))?,
+                report = reporter.next() => {
+                    send(&requests, Request::Endpoints(report)).await?;
+                    continue;
+                }
             };
             let response = response.ok_or_else(|| AttemptError::Ended("no reason given".into()))?;
+            reporter.take_up_to(response.max_endpoints);
             let (generation, nonce) = (response.generation, response.nonce);
             let request = match self.update(response).await? {
                 Ok(()) => {

@@ -1,7 +1,7 @@
 //! Policy from the controller: one stream, verified here, applied elsewhere.
 //!
 //! [`run`] connects, verifies each update against what the host holds and hands it to the policy task
-//! as an [`Update`]; the answer of that task is the ACK or NACK. [`cache`] keeps the last policy that was
+//! as an [`Update`]; the answer of that task is the ACK or NACK. Up go the endpoints of the host. [`cache`] keeps the last policy that was
 //! applied over restarts; the policy task writes it. The rules of the wire are in `docs/wire.md`.
 //!
 //! Invariants: what is held advances only when the policy task says so; an older generation never
@@ -13,6 +13,7 @@ mod client;
 mod connect;
 mod error;
 mod held;
+mod report;
 mod settings;
 #[cfg(test)]
 mod tests;

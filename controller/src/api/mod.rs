@@ -1,8 +1,11 @@
-//! What the operator asks: agents, health, reflection.
+//! What the operator asks: agents, endpoints, health, reflection.
+
+mod endpoints;
 
 use prost_types::Timestamp;
 use ringfence_proto::v1::{
-    AgentState, ListAgentsRequest, ListAgentsResponse, controller_server::Controller,
+    AgentState, ListAgentEndpointsRequest, ListAgentsRequest, ListAgentsResponse,
+    controller_server::Controller,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
@@ -29,6 +32,16 @@ impl Service {
 
 #[tonic::async_trait]
 impl Controller for Service {
+    type ListAgentEndpointsStream = endpoints::EndpointStream;
+
+    async fn list_agent_endpoints(
+        &self,
+        request: Request<ListAgentEndpointsRequest>,
+    ) -> Result<Response<Self::ListAgentEndpointsStream>, Status> {
+        let agents = self.registry.list().await;
+        endpoints::list(agents, &request.into_inner()).map(Response::new)
+    }
+
     async fn list_agents(
         &self,
         _request: Request<ListAgentsRequest>,
@@ -52,5 +65,6 @@ fn state(agent: AgentInfo) -> AgentState {
         applied: agent.applied,
         error: agent.error,
         seen: Some(Timestamp::from(agent.seen)),
+        endpoints: u32::try_from(agent.endpoints.list.len()).unwrap_or(u32::MAX),
     }
 }

@@ -8,6 +8,7 @@ use std::{
 use anyhow::Result;
 use ringfence_documents::Naming;
 use ringfence_policy::parse::{lint, parse};
+use ringfence_proto::text;
 use time::OffsetDateTime;
 
 use crate::{config::Config, listen, store::StoreError};
@@ -22,7 +23,7 @@ pub(super) fn run(path: &Path) -> Result<()> {
     let set = parse(&documents).map_err(StoreError::Invalid)?;
     let mut out = io::stdout().lock();
     for warning in lint(&set, OffsetDateTime::now_utc()) {
-        writeln!(out, "warning: {warning}")?;
+        writeln!(out, "warning: {}", text::clean(&warning.to_string()))?;
     }
     writeln!(
         out,

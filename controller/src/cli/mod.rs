@@ -2,6 +2,8 @@
 
 mod agents;
 mod check;
+mod connect;
+mod endpoints;
 mod serve;
 
 use std::path::PathBuf;
@@ -46,7 +48,9 @@ enum Command {
         config: PathBuf,
     },
     /// List agents, what they run and what they refused
-    Agents(agents::Args),
+    Agents(connect::Place),
+    /// List endpoints: where workloads listen on the hosts whose agents are connected
+    Endpoints(endpoints::Args),
 }
 
 /// Runs the command.
@@ -58,7 +62,8 @@ pub async fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Serve { config } => serve::run(&config).await,
         Command::Check { config } => check::run(&config),
-        Command::Agents(args) => agents::run(args).await,
+        Command::Agents(place) => agents::run(place).await,
+        Command::Endpoints(args) => endpoints::run(args).await,
     }
 }
 

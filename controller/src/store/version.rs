@@ -6,6 +6,7 @@ use prost::Message as _;
 use ringfence_policy::model::{Document, Identities};
 use ringfence_proto::{
     checksum::{self, checksum},
+    limits,
     v1::{Delta, PolicyDocument, Snapshot, SyncResponse, WorkloadIdentity, sync_response::Update},
 };
 
@@ -97,6 +98,7 @@ impl Version {
             nonce,
             checksum: self.checksum.to_vec(),
             update: Some(update),
+            max_endpoints: u32::try_from(limits::MAX_ENDPOINTS).unwrap_or(u32::MAX),
         }
     }
 

@@ -3,10 +3,12 @@
 //! A stream (`stream`) reads the store's watch channel and keeps what its agent acknowledged; what the
 //! operator sees of it lives in the [`Registry`]. Rules of the wire: `docs/wire.md`.
 
+mod endpoints;
 mod hello;
 mod registry;
 mod stream;
 
+pub use endpoints::{HostEndpoints, Listening};
 pub use registry::{AgentInfo, Registry};
 
 use std::sync::Arc;

@@ -1,9 +1,11 @@
 //! Agents and what they answered: one task owns the list.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+
+use super::HostEndpoints;
 
 /// One agent, as the operator sees it.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub struct AgentInfo {
     pub error: String,
     /// Last message or end of the stream.
     pub seen: SystemTime,
+    /// Endpoints that it has reported; none when it has no stream.
+    pub endpoints: Arc<HostEndpoints>,
 }
 
 /// What a stream reports.
@@ -41,6 +45,7 @@ enum Command {
     Join {
         host: String,
         version: String,
+        endpoints: watch::Receiver<Arc<HostEndpoints>>,
         reply: oneshot::Sender<Option<(u64, CancellationToken)>>,
     },
     Report {
@@ -62,6 +67,8 @@ pub(super) struct Seat {
     id: u64,
     /// Cancelled when another stream takes the host name.
     pub(super) superseded: CancellationToken,
+    /// What the agent reported on this stream; gone with it.
+    pub(super) endpoints: watch::Sender<Arc<HostEndpoints>>,
     registry: Registry,
 }
 
@@ -94,9 +101,11 @@ impl Registry {
     /// Takes the place of the host, from an older stream if there is one; `None` when the list is full.
     pub(super) async fn join(&self, host: String, version: String) -> Option<Seat> {
         let (reply, answer) = oneshot::channel();
+        let (endpoints, reported) = watch::channel(Arc::default());
         let join = Command::Join {
             host: host.clone(),
             version,
+            endpoints: reported,
             reply,
         };
         let _ = self.0.send(join);
@@ -105,6 +114,7 @@ impl Registry {
             host,
             id,
             superseded,
+            endpoints,
             registry: self.clone(),
         })
     }
@@ -128,8 +138,19 @@ impl Drop for Seat {
 
 struct Entry {
     info: AgentInfo,
+    endpoints: watch::Receiver<Arc<HostEndpoints>>,
     id: u64,
     superseded: CancellationToken,
+}
+
+impl Entry {
+    fn info(&self) -> AgentInfo {
+        let mut info = self.info.clone();
+        if info.connected {
+            info.endpoints = self.endpoints.borrow().clone();
+        }
+        info
+    }
 }
 
 struct List {
@@ -144,24 +165,26 @@ impl List {
             Command::Join {
                 host,
                 version,
+                endpoints,
                 reply,
             } => {
-                let _ = reply.send(self.join(host, version));
+                let _ = reply.send(self.join(host, version, endpoints));
             }
             Command::Report { host, id, report } => self.report(&host, id, report),
             Command::List(reply) => {
-                let mut agents: Vec<_> = self
-                    .agents
-                    .values()
-                    .map(|entry| entry.info.clone())
-                    .collect();
+                let mut agents: Vec<_> = self.agents.values().map(Entry::info).collect();
                 agents.sort_unstable_by(|a, b| a.host.cmp(&b.host));
                 let _ = reply.send(agents);
             }
         }
     }
 
-    fn join(&mut self, host: String, version: String) -> Option<(u64, CancellationToken)> {
+    fn join(
+        &mut self,
+        host: String,
+        version: String,
+        endpoints: watch::Receiver<Arc<HostEndpoints>>,
+    ) -> Option<(u64, CancellationToken)> {
         if !self.agents.contains_key(&host) && !self.make_room() {
             return None;
         }
@@ -176,9 +199,11 @@ impl List {
             applied: 0,
             error: String::new(),
             seen: SystemTime::now(),
+            endpoints: Arc::default(),
         };
         let entry = Entry {
             info,
+            endpoints,
             id,
             superseded: superseded.clone(),
         };
@@ -216,7 +241,11 @@ impl List {
                 info.error.clear();
             }
             Report::Refused(error) => info.error = error,
-            Report::Left => info.connected = false,
+            Report::Left => {
+                info.connected = false;
+                // Nobody hears of them any more: the list is freed.
+                entry.endpoints = watch::channel(Arc::default()).1;
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use ringfence_proto::{
     limits,
-    v1::{SyncRequest, SyncResponse, sync_request::Request},
+    v1::{EndpointReport, SyncRequest, SyncResponse, sync_request::Request},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
@@ -159,10 +159,19 @@ impl Stream {
             .map_err(|_| Status::unavailable("the controller is shutting down"))
     }
 
+    fn take_report(&mut self, report: EndpointReport) -> Result<(), Status> {
+        let mut result = Ok(());
+        self.seat.endpoints.send_modify(|endpoints| {
+            result = Arc::make_mut(endpoints).apply(report);
+        });
+        result
+    }
+
     fn answer(&mut self, request: SyncRequest) -> Result<(), Status> {
         let (generation, nonce, error) = match request.request {
             Some(Request::Ack(ack)) => (ack.generation, ack.nonce, None),
             Some(Request::Nack(nack)) => (nack.generation, nack.nonce, Some(nack.error)),
+            Some(Request::Endpoints(report)) => return self.take_report(report),
             Some(Request::Hello(_)) => return Err(Status::invalid_argument("a second Hello")),
             None => return Err(Status::invalid_argument("an empty message")),
         };

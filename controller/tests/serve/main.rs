@@ -1,5 +1,6 @@
 //! A whole controller against agents that the tests drive by hand.
 
+mod endpoints;
 mod limits;
 mod stream;
 mod tls;

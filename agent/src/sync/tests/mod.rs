@@ -1,11 +1,12 @@
 //! A controller made for tests: the test drives each stream by hand.
 
+mod endpoints;
 mod hostile;
 mod reconnect;
 mod tls;
 mod verify;
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use ringfence_policy::model::Document;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 use super::{Endpoint, Held, Phase, Settings, State, SyncError, Update, run};
+use crate::endpoints::Endpoints;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -53,7 +55,9 @@ impl Stream {
     async fn hello(&mut self) -> Result<Hello> {
         match self.receive().await? {
             Sent::Hello(hello) => Ok(hello),
-            Sent::Ack(_) | Sent::Nack(_) => anyhow::bail!("an answer before hello"),
+            other @ (Sent::Ack(_) | Sent::Nack(_) | Sent::Endpoints(_)) => {
+                anyhow::bail!("before hello: {other:?}")
+            }
         }
     }
 
@@ -70,7 +74,9 @@ impl Stream {
                 anyhow::ensure!((nack.generation, nack.nonce) == (generation, nonce));
                 Ok(Some(nack.error))
             }
-            Sent::Hello(_) => anyhow::bail!("a second hello"),
+            other @ (Sent::Hello(_) | Sent::Endpoints(_)) => {
+                anyhow::bail!("no answer: {other:?}")
+            }
         }
     }
 }
@@ -136,6 +142,7 @@ struct Agent {
     state: watch::Receiver<State>,
     applied: mpsc::Receiver<Held>,
     adopted: watch::Sender<Option<Held>>,
+    endpoints: watch::Sender<Arc<Endpoints>>,
     cancel: CancellationToken,
     task: JoinHandle<Result<(), SyncError>>,
 }
@@ -148,7 +155,10 @@ impl Agent {
         let cancel = CancellationToken::new();
         let (adopted, adoptions) = watch::channel(None);
         let cancelled = cancel.clone();
-        let task = tokio::spawn(run(settings, held, updates, adoptions, sender, cancelled));
+        let (endpoints, listening) = watch::channel(Arc::default());
+        let task = tokio::spawn(run(
+            settings, held, updates, adoptions, listening, sender, cancelled,
+        ));
         drop(tokio::spawn(async move {
             while let Some(update) = received.recv().await {
                 if update.generation == refuse {
@@ -168,6 +178,7 @@ impl Agent {
             state,
             applied,
             adopted,
+            endpoints,
             cancel,
             task,
         }
@@ -249,6 +260,7 @@ fn snapshot(policy: &Held) -> SyncResponse {
                 })
                 .collect(),
         })),
+        max_endpoints: 0,
     }
 }
 

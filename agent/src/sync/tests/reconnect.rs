@@ -96,6 +96,7 @@ async fn a_lost_policy_task_ends_it_with_an_error() -> Result<()> {
         None,
         updates,
         watch::channel(None).1,
+        watch::Sender::default().subscribe(),
         sender,
         CancellationToken::new(),
     ));

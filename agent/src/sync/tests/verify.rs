@@ -198,7 +198,7 @@ proptest! {
         update in any_update(),
         holds in any::<bool>(),
     ) {
-        let response = SyncResponse { generation, nonce: 1, checksum, update };
+        let response = SyncResponse { generation, nonce: 1, checksum, update, max_endpoints: 0 };
         let policy = holds.then(|| web(2));
         prop_assert!(verify(policy.as_ref(), response).is_err());
     }

@@ -91,6 +91,14 @@ enum Command {
         protocol: Protocol,
         address: SocketAddr,
     },
+    /// Bind (and for TCP listen) on many ports, say so, and hold them until standard input ends
+    Listen {
+        protocol: Protocol,
+        address: SocketAddr,
+        /// How many ports, beginning with that of the address
+        #[arg(default_value_t = 1)]
+        ports: u16,
+    },
     /// Make a socket, then end
     Socket { kind: socket::Kind },
     /// One ICMP echo over a ping socket
@@ -174,6 +182,11 @@ fn act(command: Command) -> Result<Outcome> {
         Command::Hold { address, wait } => hold::hold(address, wait),
         Command::Insist { address } => insist::insist(address),
         Command::Bind { protocol, address } => socket::bind_only(protocol, address),
+        Command::Listen {
+            protocol,
+            address,
+            ports,
+        } => server::hold(protocol, address, ports),
         Command::Socket { kind } => socket::make_only(kind),
         Command::Ping { address, connect } => socket::ping(address, connect),
         Command::Memory { program } => disguise::from_memory(&program),

@@ -65,6 +65,29 @@ pub fn serve(
     }
 }
 
+/// Holds sockets on many ports until standard input ends.
+pub fn hold(protocol: Protocol, address: SocketAddr, ports: u16) -> Result<Outcome> {
+    let kind = match protocol {
+        Protocol::Tcp => Type::STREAM,
+        Protocol::Udp => Type::DGRAM,
+    };
+    let mut held = Vec::new();
+    for port in address.port()..address.port() + ports {
+        let socket = Socket::new(Domain::for_address(address), kind, None).map_err(at("socket"))?;
+        let address = SocketAddr::new(address.ip(), port);
+        socket.bind(&address.into()).map_err(at("bind"))?;
+        if kind == Type::STREAM {
+            socket.listen(16).map_err(at("listen"))?;
+        }
+        held.push(socket);
+    }
+    ready(Some(address));
+    let mut nothing = Vec::new();
+    let _end = io::stdin().read_to_end(&mut nothing);
+    drop(held);
+    Ok(done("done"))
+}
+
 fn tcp(listener: &TcpListener, answer: Answer) -> Result<Outcome> {
     ready(listener.local_addr().ok());
     for stream in listener.incoming() {

@@ -1,0 +1,301 @@
+//! Selectors asked one by one. A further kind of selector is one more arm in [`Asked::found`].
+
+use std::{
+    collections::HashMap,
+    ffi::OsStr,
+    fmt::Write as _,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
+
+use nix::unistd::{Uid, User};
+use ringfence_common::abi::ExecutableKey;
+use ringfence_policy::model::{Selector, Workload};
+
+use super::{
+    super::{
+        executables::HASH_LIMIT,
+        file::Executable,
+        hash::digest,
+        live::{Live, ProgramState},
+        mounts::Mounts,
+        tree::directory::names,
+    },
+    Candidate,
+};
+
+/// One selector against one process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelectorCheck {
+    /// Name in a policy document.
+    pub key: String,
+    /// It matches.
+    pub matched: bool,
+    /// What it asks for.
+    pub wanted: String,
+    /// What the process has.
+    pub found: String,
+}
+
+/// Asks selectors; remembers files and users for as long as it lives.
+#[derive(Default)]
+pub struct Asked {
+    mounts: Mounts,
+    files: HashMap<PathBuf, Option<ExecutableKey>>,
+    users: HashMap<String, Option<u32>>,
+    names: HashMap<u32, String>,
+    digests: HashMap<ExecutableKey, Result<String, String>>,
+}
+
+/// How much may be read for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Executables are hashed where a selector asks for a digest.
+    Whole,
+    /// Nothing is hashed: a digest is said to be as the tables found it.
+    AsJudged,
+}
+
+impl Asked {
+    /// With the mounts of this moment.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            mounts: Mounts::own().unwrap_or_default(),
+            ..Self::default()
+        }
+    }
+
+    /// Every selector of a workload against a process.
+    pub fn checks(&mut self, workload: &Workload, live: &Live, depth: Depth) -> Vec<SelectorCheck> {
+        let selectors = workload.selectors.iter();
+        selectors
+            .map(|selector| self.check(selector, live, depth))
+            .collect()
+    }
+
+    /// The same, unless more than one fails: what costs most is asked last.
+    pub(super) fn near(&mut self, workload: &Workload, live: &Live) -> Option<Candidate> {
+        let mut order: Vec<(usize, &Selector)> = workload.selectors.iter().enumerate().collect();
+        order.sort_by_key(|(_, selector)| cost(selector));
+        let (mut checks, mut missed) = (Vec::new(), 0);
+        for (position, selector) in order {
+            let check = self.check(selector, live, Depth::Whole);
+            missed += usize::from(!check.matched);
+            // A workload of one selector that fails is not nearly matched.
+            if missed > 1 || (missed == 1 && workload.selectors.len() == 1) {
+                return None;
+            }
+            checks.push((position, check));
+        }
+        checks.sort_by_key(|(position, _)| *position);
+        Some(Candidate {
+            workload: 0,
+            checks: checks.into_iter().map(|(_, check)| check).collect(),
+            matched: missed == 0,
+            criterion: String::new(),
+        })
+    }
+
+    pub(super) fn check(
+        &mut self,
+        selector: &Selector,
+        live: &Live,
+        depth: Depth,
+    ) -> SelectorCheck {
+        let (matched, wanted, found) = self.found(selector, live, depth);
+        SelectorCheck {
+            key: selector.key().to_owned(),
+            matched,
+            wanted,
+            found,
+        }
+    }
+
+    /// Whether it matches, what it wants and what there is.
+    fn found(&mut self, selector: &Selector, live: &Live, depth: Depth) -> (bool, String, String) {
+        match selector {
+            Selector::Cgroup(glob) => {
+                let matched = live.cgroup.ancestors().any(|path| glob.is_match(path));
+                (matched, glob.glob().glob().to_owned(), shown(&live.cgroup))
+            }
+            Selector::SystemdUnit(unit) => {
+                let found = unit_of(&live.cgroup);
+                let matched = found.as_deref() == Some(unit);
+                let found = found.unwrap_or_else(|| "none".to_owned());
+                (matched, unit.clone(), found)
+            }
+            Selector::SystemdSlice(slice) => {
+                let found = slices_of(&live.cgroup);
+                let list = match found.as_slice() {
+                    [] => "none".to_owned(),
+                    _ => found.join(", "),
+                };
+                (found.contains(slice), slice.clone(), list)
+            }
+            Selector::Exe(path) => {
+                let wanted = self.key_at(path);
+                let matched = wanted.is_some() && wanted == live.program.key;
+                (
+                    matched,
+                    shown(path),
+                    program(live, matched, wanted.is_some(), path),
+                )
+            }
+            Selector::Sha256(sum) => {
+                let wanted = hex(sum);
+                if depth == Depth::AsJudged {
+                    return (true, wanted.clone(), wanted);
+                }
+                match self.digest(live) {
+                    Ok(found) => (found == wanted, wanted, found),
+                    Err(why) => (false, wanted, why),
+                }
+            }
+            Selector::Container { key, value } => {
+                let found = live.container.as_ref().map(|facts| facts.get(key));
+                let shown = match found {
+                    None => "in no container that a runtime knows".to_owned(),
+                    Some(None) => "none".to_owned(),
+                    Some(Some(found)) => found.clone(),
+                };
+                (found.flatten() == Some(value), value.clone(), shown)
+            }
+            Selector::Uid(uid) => (live.uid == *uid, uid.to_string(), self.user_name(live.uid)),
+            Selector::User(name) => {
+                let known = *self
+                    .users
+                    .entry(name.clone())
+                    .or_insert_with(|| uid_of(name));
+                let wanted = match known {
+                    Some(uid) => format!("{name} ({uid})"),
+                    None => format!("{name} (unknown on this host)"),
+                };
+                (known == Some(live.uid), wanted, self.user_name(live.uid))
+            }
+        }
+    }
+
+    /// Number and name of a user.
+    pub fn user_name(&mut self, uid: u32) -> String {
+        match self.name_of(uid) {
+            "" => uid.to_string(),
+            name => format!("{uid} ({name})"),
+        }
+    }
+
+    /// Name of a user; empty if it has none.
+    pub fn name_of(&mut self, uid: u32) -> &str {
+        self.names.entry(uid).or_insert_with(|| {
+            let user = User::from_uid(Uid::from_raw(uid));
+            user.ok()
+                .flatten()
+                .map_or_else(String::new, |user| user.name)
+        })
+    }
+
+    fn key_at(&mut self, path: &Path) -> Option<ExecutableKey> {
+        if let Some(known) = self.files.get(path) {
+            return *known;
+        }
+        let key = Executable::open(path, &self.mounts)
+            .ok()
+            .map(|file| file.key);
+        let _ = self.files.insert(path.to_path_buf(), key);
+        key
+    }
+
+    /// The digest in hexadecimal, or why there is none.
+    fn digest(&mut self, live: &Live) -> Result<String, String> {
+        let key = match (live.program.state, live.program.key) {
+            (ProgramState::Foreign, _) => {
+                return Err("none: a user answers for its file system".to_owned());
+            }
+            (_, None) => return Err("none: the executable can't be read".to_owned()),
+            (_, Some(key)) => key,
+        };
+        if let Some(known) = self.digests.get(&key) {
+            return known.clone();
+        }
+        let path = PathBuf::from(format!("/proc/{}/exe", live.tgid));
+        let taken =
+            Executable::open(&path, &self.mounts).and_then(|file| digest(&file, HASH_LIMIT));
+        let text = match taken {
+            Ok(Some(sum)) => Ok(hex(&sum)),
+            Ok(None) => Err("none: too large, or on a file system that hides changes".to_owned()),
+            Err(error) => Err(format!("none: {error}")),
+        };
+        let _ = self.digests.insert(key, text.clone());
+        text
+    }
+}
+
+/// What a process runs, as an answer to an `exe` selector.
+fn program(live: &Live, matched: bool, there: bool, wanted: &Path) -> String {
+    let mut text = shown(&live.program.path);
+    let note = match live.program.state {
+        ProgramState::Unreadable => return "can't be read".to_owned(),
+        ProgramState::Deleted => "removed or replaced since it was started: restart the process",
+        ProgramState::Memfd => "in memory only",
+        ProgramState::OtherMounts => "in another mount namespace or root",
+        ProgramState::Foreign => "on a file system that a user answers for",
+        ProgramState::OnDisk if !matched && !there => "nothing is at the path of the selector",
+        ProgramState::OnDisk if !matched && live.program.path == wanted => "another file since",
+        ProgramState::OnDisk => return text,
+    };
+    let _infallible = write!(text, " ({note})");
+    text
+}
+
+/// The first component after the slices; below it names are delegated. As systemd's `cg_path_get_unit`.
+fn unit_of(path: &Path) -> Option<String> {
+    let unit = names(path).find(|name| !is_slice(name))?;
+    Some(bare(unit))
+}
+
+fn slices_of(path: &Path) -> Vec<String> {
+    names(path)
+        .take_while(|name| is_slice(name))
+        .map(bare)
+        .collect()
+}
+
+fn is_slice(name: &OsStr) -> bool {
+    name.as_bytes().ends_with(b".slice")
+}
+
+/// systemd escapes a name that could be taken for a file of the kernel with `_`.
+fn bare(name: &OsStr) -> String {
+    let bytes = name.as_bytes();
+    let bytes = bytes.strip_prefix(b"_").unwrap_or(bytes);
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What takes longer to ask comes later.
+const fn cost(selector: &Selector) -> u8 {
+    if matches!(selector, Selector::Sha256(_)) {
+        2
+    } else if matches!(selector, Selector::Exe(_)) {
+        1
+    } else {
+        0
+    }
+}
+
+pub(super) fn uid_of(name: &str) -> Option<u32> {
+    User::from_name(name)
+        .ok()
+        .flatten()
+        .map(|user| user.uid.as_raw())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn shown(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
