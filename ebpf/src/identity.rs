@@ -8,12 +8,14 @@ use aya_ebpf::{
     },
 };
 use ringfence_common::abi::{
-    CgroupEntry, Count, ExecutableKey, Identity, Owner, ProcessKey, event::Hook,
-    executable::ANY_UID, identity,
+    Count, ExecutableKey, Identity, Owner, ProcessKey,
+    event::Hook,
+    executable::{ANY_UID, GROUPED, MEMBER},
+    identity,
 };
 
 use crate::{
-    cgroup, emit,
+    cgroup, emit, groups,
     maps::{EXECUTABLES, PROCESSES, SETTINGS, count},
     task,
 };
@@ -75,7 +77,13 @@ fn fill<const COUNTED: bool>(owner: &mut Owner) {
         base.identity
     } else if let Some(key) = task::executable() {
         owner.executable = key;
-        by_process(base, &key, owner.uid)
+        if let Some(class) = groups::class_of_current(base.class) {
+            owner.class = class;
+            by_process(base.identity, class, &key, owner.uid)
+        } else {
+            count(Count::GroupsUnreadable);
+            identity::UNKNOWN
+        }
     } else if task::is_kernel_thread() {
         base.identity
     } else {
@@ -123,12 +131,18 @@ pub fn settle(owner: &mut Owner) {
     let Some(base) = cgroup::lookup(owner.cgroup) else {
         return;
     };
-    owner.class = base.class;
-    owner.identity = if base.class == 0 || owner.tgid == 0 {
-        base.identity
-    } else {
-        by_process(base, &owner.executable, owner.uid)
-    };
+    if base.class == 0 || owner.tgid == 0 {
+        owner.class = base.class;
+        owner.identity = base.identity;
+        return;
+    }
+    if base.class & GROUPED == 0 {
+        owner.class = base.class;
+    } else if owner.class & !MEMBER != base.class {
+        // Which of these groups the process is in was not asked then: the agent says it (adoption).
+        return;
+    }
+    owner.identity = by_process(base.identity, owner.class, &owner.executable, owner.uid);
 }
 
 /// Fills in the owner of a socket that no process has made or used since the programs were attached
@@ -147,7 +161,7 @@ fn of_packet(skb: *mut __sk_buff, owner: &mut Owner) {
 }
 
 #[inline(always)]
-fn by_process(base: CgroupEntry, key: &ExecutableKey, uid: u32) -> Identity {
+fn by_process(base: Identity, class: u32, key: &ExecutableKey, uid: u32) -> Identity {
     let executable = if key.device == ExecutableKey::FOREIGN.device {
         0
     } else {
@@ -157,16 +171,34 @@ fn by_process(base: CgroupEntry, key: &ExecutableKey, uid: u32) -> Identity {
         };
         executable
     };
-    let mut key = ProcessKey {
-        class: base.class,
+    let key = ProcessKey {
+        class,
         executable,
         uid,
     };
+    if let Some(found) = find(key) {
+        return found;
+    }
+    // Groups that change nothing are not in the table.
+    if class & GROUPED != 0
+        && let Some(found) = find(ProcessKey {
+            class: class & !MEMBER,
+            ..key
+        })
+    {
+        return found;
+    }
+    base
+}
+
+/// Of the user, or else of any user.
+#[inline(always)]
+fn find(mut key: ProcessKey) -> Option<Identity> {
     // SAFETY: as above.
     if let Some(found) = unsafe { PROCESSES.get(key).copied() } {
-        return found;
+        return Some(found);
     }
     key.uid = ANY_UID;
     // SAFETY: as above.
-    unsafe { PROCESSES.get(key).copied() }.unwrap_or(base.identity)
+    unsafe { PROCESSES.get(key).copied() }
 }

@@ -26,6 +26,7 @@ mod cgroup;
 mod datagram;
 mod emit;
 mod flows;
+mod groups;
 mod handoff;
 mod hooks;
 mod identity;

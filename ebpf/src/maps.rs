@@ -9,9 +9,9 @@ use aya_ebpf::{
 };
 use core::ffi::c_void;
 use ringfence_common::abi::{
-    CgroupEntry, ChildKey, Count, Event, ExecutableKey, FailsafeEntry, FlowEntry, FlowKey, Header,
-    Identity, LocalKey, ProcessKey, Refusal, RuleEntry, RuleKey, Sender, SenderKey, Settings,
-    SlotKey, SocketState, count, reason, settings::MAX_FAILSAFE,
+    CgroupEntry, ChildKey, ClassGroups, Count, Event, ExecutableKey, FailsafeEntry, FlowEntry,
+    FlowKey, Header, Identity, LocalKey, ProcessKey, Refusal, RuleEntry, RuleKey, Sender,
+    SenderKey, Settings, SlotKey, SocketState, count, reason, settings::MAX_FAILSAFE,
 };
 
 use crate::handoff::Handoff;
@@ -37,6 +37,8 @@ pub static CHILDREN: HashMap<ChildKey, CgroupEntry, 131_072, NO_PREALLOC> = Hash
 pub static EXECUTABLES: HashMap<ExecutableKey, u32, 65_536, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 pub static PROCESSES: HashMap<ProcessKey, Identity, 262_144, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+pub static GROUPS: HashMap<u32, ClassGroups, 16_384, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 pub static LOCAL_ADDRESSES: HashMap<LocalKey, u8, 65_536, NO_PREALLOC> = HashMap::new();
 #[btf_map]

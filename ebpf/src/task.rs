@@ -35,6 +35,10 @@ static OFFSETS: Offsets = Offsets {
     cgroup_node: 0,
     node_id: 0,
     node_name: 0,
+    task_cred: 0,
+    cred_groups: 0,
+    groups_count: 0,
+    groups_list: 0,
 };
 
 /// Executable of the current task, read along `task->mm->exe_file->f_inode`.
@@ -61,6 +65,20 @@ pub fn executable() -> Option<ExecutableKey> {
             ctime_nsec: read::<u32>(inode, at.inode_ctime_nsec)? & 0x7fff_ffff,
             device: read(superblock, at.super_device)?,
         })
+    }
+}
+
+/// Supplementary groups of the current task, read along `task->cred->group_info`: how many they are and
+/// where they stand. Like the user, they are those that the task acts with (`current_cred`).
+#[inline(always)]
+pub fn groups() -> Option<(u32, u64)> {
+    // SAFETY: as in `executable`.
+    unsafe {
+        let at = read_volatile(&raw const OFFSETS);
+        let credentials = pointer(bpf_get_current_task(), at.task_cred)?;
+        let groups = pointer(credentials, at.cred_groups)?;
+        let count = read::<u32>(groups, at.groups_count)?;
+        Some((count, groups + u64::from(at.groups_list)))
     }
 }
 
@@ -117,6 +135,13 @@ pub fn cgroup_name(cgroup: u64, name: &mut [u8; NAME_BYTES]) -> bool {
     };
     // A length of the whole buffer may be that of a longer name.
     length > 0 && length.cast_unsigned() < NAME_BYTES as u64
+}
+
+/// One group of a list at an address.
+#[inline(always)]
+pub fn group(list: u64, index: u32) -> Option<u32> {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel((list + 4 * u64::from(index)) as *const u32).ok() }
 }
 
 #[inline(always)]

@@ -273,13 +273,15 @@ impl Task {
         let held = self.engine.controller().is_some();
         let controller = self.controller.then_some(held);
         let none = warnings::no_policy(self.engine.local(), &self.policy_dir, controller);
-        let ties = self.engine.resolver().ties().map(|tie| {
-            format!("{tie}: such processes are of no workload and not allowed; make one of them more specific")
+        let ties = warnings::ties(self.engine.resolver().ties());
+        let crowd = self.engine.resolver().crowd().map(|crowd| {
+            format!("{crowd}: processes there are of no workload and not allowed; use fewer groups")
         });
         let mut all = self.configured.clone();
         all.extend(none);
         all.extend_from_slice(self.engine.warnings());
         all.extend(ties);
+        all.extend(crowd);
         all.extend_from_slice(&self.unmatched);
         all
     }

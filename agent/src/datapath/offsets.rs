@@ -87,6 +87,10 @@ fn find(kernel: &Kernel<'_>) -> Result<Offsets, OffsetsError> {
         cgroup_node: kernel.offset("cgroup", "kn")?,
         node_id: kernel.offset("kernfs_node", "id")?,
         node_name: kernel.offset("kernfs_node", "name")?,
+        task_cred: kernel.offset("task_struct", "cred")?,
+        cred_groups: kernel.offset("cred", "group_info")?,
+        groups_count: kernel.offset("group_info", "ngroups")?,
+        groups_list: kernel.offset("group_info", "gid")?,
     })
 }
 

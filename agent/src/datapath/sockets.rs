@@ -17,7 +17,10 @@ use super::{
     fds::{self, SocketFacts},
     maps,
 };
-use crate::identity::{Resolver, adopt::ProcessSockets};
+use crate::identity::{
+    Groups, Resolver,
+    adopt::{ProcessSockets, credentials},
+};
 
 const AF_INET: i32 = 2;
 const AF_INET6: i32 = 10;
@@ -44,8 +47,13 @@ impl Sockets {
         let mut found = Vec::new();
         for process in processes {
             let owner = Owner {
-                identity: resolver.resolve(process.cgroup_id, process.exe.as_ref(), process.uid),
-                class: resolver.class_of(process.cgroup_id),
+                identity: resolver.resolve(
+                    process.cgroup_id,
+                    process.exe.as_ref(),
+                    process.uid,
+                    &process.groups,
+                ),
+                class: resolver.class_of(process.cgroup_id, &process.groups),
                 cgroup: process.cgroup_id,
                 executable: process.exe.unwrap_or_default(),
                 tgid: process.tgid,
@@ -103,9 +111,10 @@ impl Sockets {
                     known.executable
                 };
                 let key = (executable != ExecutableKey::default()).then_some(executable);
+                let groups = groups_of(resolver, &known);
                 Owner {
-                    identity: resolver.resolve(known.cgroup, key.as_ref(), known.uid),
-                    class: resolver.class_of(known.cgroup),
+                    identity: resolver.resolve(known.cgroup, key.as_ref(), known.uid, &groups),
+                    class: resolver.class_of(known.cgroup, &groups),
                     executable,
                     ..known
                 }
@@ -144,5 +153,18 @@ impl Sockets {
             },
         };
         self.storage.insert(socket, state, 0).is_ok()
+    }
+}
+
+/// The groups that the kernel noted of an owner, or where others are asked for now, those that its process
+/// has now, if it is still there.
+fn groups_of(resolver: &Resolver, owner: &Owner) -> Groups {
+    let noted = Groups::Noted(owner.class);
+    if resolver.knows(owner.cgroup, &noted) {
+        return noted;
+    }
+    match credentials(owner.tgid) {
+        Some((uid, groups)) if uid == owner.uid => groups,
+        _ => noted,
     }
 }

@@ -1,7 +1,7 @@
 //! Identity: which workload a process is.
 //!
 //! Owns the cgroup tree below the guarded root, the executables that selectors name and the tables
-//! by which the kernel turns (cgroup, executable, user) into an identity. Pure user space: it
+//! by which the kernel turns (cgroup, executable, user, groups) into an identity. Pure user space: it
 //! computes what the kernel maps must hold and never writes them.
 //!
 //! Data path: [`root`] -> `tree` + workloads -> `matching` (cgroup entries and process classes)
@@ -22,9 +22,12 @@ mod classes;
 mod error;
 mod executables;
 mod file;
+mod fill;
+mod groups;
 mod hash;
 mod matching;
 mod mounts;
+mod names;
 mod placement;
 mod processes;
 mod resolver;
@@ -43,6 +46,7 @@ mod model_tests;
 mod tests;
 
 pub use error::IdentityError;
+pub use groups::{Crowd, Groups};
 pub use resolver::Resolver;
 pub use tables::Tables;
 pub use ties::{OnTie, Tie};

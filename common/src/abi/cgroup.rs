@@ -19,7 +19,7 @@ pub const OTHERS: u32 = 2;
 pub struct CgroupEntry {
     /// Identity when no process rule applies.
     pub identity: Identity,
-    /// Process class: the set of workloads told apart by executable or user; 0 = none.
+    /// Process class: the set of workloads told apart by executable, user or group; 0 = none.
     pub class: u32,
     /// Which unknown cgroups below are not the same: [`NAMED`], [`OTHERS`].
     pub below: u32,

@@ -22,10 +22,12 @@ pub enum Count {
     Pending = 7,
     /// Flows judged anew because the generation or the expiry had passed.
     Rejudged = 8,
+    /// Reading the groups of a task failed.
+    GroupsUnreadable = 9,
 }
 
 /// Number of counters.
-pub const LEN: u32 = 9;
+pub const LEN: u32 = 10;
 
 impl Count {
     /// Every counter with its metric name.
@@ -39,5 +41,6 @@ impl Count {
         (Self::PacketMalformed, "packet-malformed"),
         (Self::Pending, "pending"),
         (Self::Rejudged, "rejudged"),
+        (Self::GroupsUnreadable, "groups-unreadable"),
     ];
 }

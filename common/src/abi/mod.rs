@@ -20,7 +20,7 @@ pub mod version;
 pub use cgroup::{CgroupEntry, ChildKey};
 pub use count::Count;
 pub use event::Event;
-pub use executable::{ExecutableKey, ProcessKey};
+pub use executable::{ClassGroups, ExecutableKey, ProcessKey};
 pub use flow::{FlowEntry, FlowKey, Refusal, Sender, SenderKey};
 pub use identity::Identity;
 pub use reason::{Reason, Verdict};

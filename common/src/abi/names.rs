@@ -14,6 +14,8 @@ pub const CHILDREN: &str = "CHILDREN";
 pub const EXECUTABLES: &str = "EXECUTABLES";
 /// [`super::ProcessKey`] -> identity (u32).
 pub const PROCESSES: &str = "PROCESSES";
+/// Process class (u32) -> [`super::ClassGroups`].
+pub const GROUPS: &str = "GROUPS";
 /// [`super::LocalKey`] -> 1, the addresses that are local to a namespace.
 pub const LOCAL_ADDRESSES: &str = "LOCAL_ADDRESSES";
 /// [`super::SlotKey`] -> [`super::Header`].
@@ -46,7 +48,7 @@ pub const HANDOFF: &str = "HANDOFF";
 pub const OFFSETS: &str = "OFFSETS";
 
 /// Every map that is pinned and so outlives the agent.
-pub const PINNED: [&str; 19] = [
+pub const PINNED: [&str; 20] = [
     ACTIVE,
     SETTINGS,
     FAILSAFE,
@@ -54,6 +56,7 @@ pub const PINNED: [&str; 19] = [
     CHILDREN,
     EXECUTABLES,
     PROCESSES,
+    GROUPS,
     LOCAL_ADDRESSES,
     HEADERS,
     RULES,

@@ -101,5 +101,13 @@ pub struct Offsets {
     pub node_id: u32,
     /// `kernfs_node.name`.
     pub node_name: u32,
+    /// `task_struct.cred`.
+    pub task_cred: u32,
+    /// `cred.group_info`.
+    pub cred_groups: u32,
+    /// `group_info.ngroups`.
+    pub groups_count: u32,
+    /// `group_info.gid`.
+    pub groups_list: u32,
 }
-abi_type!(Offsets, size = 72, align = 4);
+abi_type!(Offsets, size = 88, align = 4);

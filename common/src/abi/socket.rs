@@ -8,7 +8,7 @@ use super::{ExecutableKey, Identity, abi_type};
 pub struct Owner {
     /// Identity; [`super::identity::PENDING`] while the executable is not judged.
     pub identity: Identity,
-    /// Process class of the cgroup, 0 = none.
+    /// Process class of the cgroup with the process's [`super::executable::MEMBER`] bits, 0 = none.
     pub class: u32,
     /// cgroup of the process.
     pub cgroup: u64,

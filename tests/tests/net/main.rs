@@ -16,6 +16,7 @@ mod executable;
 mod expiry;
 mod explain;
 mod flood;
+mod group;
 mod icmp;
 mod impostor;
 mod listen;

@@ -85,7 +85,11 @@ fn kernel(writer: &mut Writer, inode: &[(&str, u32, u32)]) -> Vec<u8> {
         ("", group, 32),
         ("start_boottime", INT, 40),
         ("cgroups", INT, 44),
+        ("cred", INT, 116),
     ];
+    let _cred = writer.members("cred", STRUCT, &[("group_info", INT, 120)]);
+    let list = [("ngroups", INT, 124), ("gid", INT, 128)];
+    let _groups = writer.members("group_info", STRUCT, &list);
     let _task = writer.members("task_struct", STRUCT, &task);
     let _mm = writer.members("mm_struct", STRUCT, &[("exe_file", INT, 48)]);
     let _file = writer.members("file", STRUCT, &[("f_inode", INT, 56)]);
@@ -142,6 +146,8 @@ fn running_kernel_has_every_member_at_a_sane_place() -> Outcome {
         found.cgroup_node,
     ];
     assert_ne!(found.node_id, found.node_name, "{found:?}");
+    assert_ne!(found.task_cred, found.cred_groups, "{found:?}");
+    assert!(found.groups_list > found.groups_count, "{found:?}");
     for offset in task.iter().chain(&inode).chain(&others) {
         assert!(*offset < 65536, "{found:?}");
     }
@@ -181,6 +187,10 @@ fn change_time_is_found_in_every_generation_of_kernels() -> Outcome {
         cgroup_node: 92,
         node_id: 96,
         node_name: 100,
+        task_cred: 116,
+        cred_groups: 120,
+        groups_count: 124,
+        groups_list: 128,
     };
     assert_eq!(found, expected);
     Ok(())

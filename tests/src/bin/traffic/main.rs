@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "the output is what the tests read")]
 
 mod client;
+mod groups;
 mod hold;
 mod insist;
 mod server;
@@ -25,8 +26,11 @@ use clap::{Parser, Subcommand, ValueEnum};
 use nix::{
     sched::{CloneFlags, setns, unshare},
     sys::{prctl::set_pdeathsig, signal::Signal},
+    unistd::{Gid, setgid},
 };
 use ringfence_tests::Outcome;
+
+use groups::Gids;
 
 #[derive(Parser)]
 struct Cli {
@@ -36,6 +40,12 @@ struct Cli {
     /// Network namespace to join first
     #[arg(long)]
     netns: Option<PathBuf>,
+    /// Real group to take on
+    #[arg(long, requires = "groups")]
+    gid: Option<u32>,
+    /// Supplementary groups to have, instead of the caller's
+    #[arg(long)]
+    groups: Option<Gids>,
     #[command(subcommand)]
     command: Command,
 }
@@ -89,6 +99,11 @@ enum Command {
         protocol: Protocol,
         address: SocketAddr,
     },
+    /// TCP: make a socket, then for each list of supplementary groups take them on and call with the socket
+    Regroup {
+        address: SocketAddr,
+        groups: Vec<Gids>,
+    },
     /// Make a socket, then end
     Socket { kind: socket::Kind },
     /// One ICMP echo over a ping socket
@@ -129,6 +144,12 @@ fn enter(cli: &Cli) -> Result<()> {
         let netns = File::open(netns).map_err(at("netns"))?;
         setns(netns, CloneFlags::CLONE_NEWNET).map_err(at("netns"))?;
     }
+    if let Some(groups) = &cli.groups {
+        groups.take()?;
+    }
+    if let Some(gid) = cli.gid {
+        setgid(Gid::from_raw(gid)).map_err(at("setgid"))?;
+    }
     Ok(())
 }
 
@@ -156,6 +177,7 @@ fn act(command: Command) -> Result<Outcome> {
         Command::Hold { address, wait } => hold::hold(address, wait),
         Command::Insist { address } => insist::insist(address),
         Command::Bind { protocol, address } => socket::bind_only(protocol, address),
+        Command::Regroup { address, groups } => groups::call(address, &groups),
         Command::Socket { kind } => socket::make_only(kind),
         Command::Ping { address, connect } => socket::ping(address, connect),
         Command::Namespace => namespace(),
