@@ -91,6 +91,11 @@ impl Task {
         let tree = poll::register(tree).context("the watch on the cgroup tree")?;
         let mut files = Watch::new(&self.policy_dir)
             .context("the watch on the policy directory; raise fs.inotify.max_user_instances")?;
+        // Until here what runs already was hashed at once, so that its sockets have owners.
+        let hashed = self
+            .engine
+            .hash_in_background()
+            .context("the thread that hashes executables")?;
         self.show_cgroups();
         // It may have changed since it was first read.
         self.read_files(false).await;
@@ -104,6 +109,7 @@ impl Task {
                 }
                 Some(update) = self.updates.recv() => self.take_update(update).await,
                 Some(question) = self.asked.recv() => self.judge(question),
+                () = hashed.notified() => block_in_place(|| self.engine.take_hashed()),
                 () = files.changed() => self.read_files(false).await,
                 _ = hangup.recv() => {
                     tracing::info!("SIGHUP: reading the policy directory");

@@ -103,7 +103,8 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         })?),
         None => None,
     };
-    let resolver = Resolver::new(root.clone())?;
+    let mut resolver = Resolver::new(root.clone())?;
+    resolver.limit_hashing(config.agent.hash_limit);
     let datapath = Datapath::open(options, pins)?;
     datapath.set_settings(settings(config)?, &config.failsafe)?;
     let directory = datapath.directory();

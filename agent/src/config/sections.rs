@@ -14,7 +14,10 @@ use super::{
     size::Size,
     values::{choice, number, path, text},
 };
-use crate::sync::{self, Endpoint, Tls};
+use crate::{
+    identity::HASH_LIMIT,
+    sync::{self, Endpoint, Tls},
+};
 
 const CAPACITY: u64 = 65_536;
 const MAX_CAPACITY: u64 = 1 << 22;
@@ -95,9 +98,21 @@ fn agent(mut section: Section<'_, '_>, base: &Path) -> Agent {
             PENDING_SECONDS,
             MAX_PENDING_SECONDS,
         )),
+        hash_limit: hash_limit(&mut section),
     };
     section.finish();
     agent
+}
+
+fn hash_limit(section: &mut Section<'_, '_>) -> u64 {
+    let Some(size) = section.take::<Size>("hash-limit") else {
+        return HASH_LIMIT;
+    };
+    size.get_ref().bytes().unwrap_or_else(|| {
+        let message = "`agent.hash-limit` is not a size".to_owned();
+        section.problem(&size.span(), message, "write a size such as \"512 MiB\"");
+        HASH_LIMIT
+    })
 }
 
 /// `None` without the section, or with a problem in it.

@@ -25,6 +25,7 @@ mod file;
 mod fill;
 mod groups;
 mod hash;
+mod hasher;
 mod matching;
 mod mounts;
 mod names;
@@ -46,6 +47,7 @@ mod model_tests;
 mod tests;
 
 pub use error::IdentityError;
+pub use executables::HASH_LIMIT;
 pub use groups::{Crowd, Groups};
 pub use resolver::Resolver;
 pub use tables::Tables;

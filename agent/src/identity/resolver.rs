@@ -2,13 +2,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    io,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use ringfence_common::abi::{ExecutableKey, Identity};
 use ringfence_policy::model::{Identities, Workload};
+use tokio::sync::Notify;
 
 use super::{
     IdentityError, OnTie, Tie,
@@ -144,6 +147,26 @@ impl Resolver {
         }
         self.executables.touch(&key);
         self.tables.executables.get(&key).copied()
+    }
+
+    /// Executables larger than this match no `sha256` selector, bytes.
+    pub fn limit_hashing(&mut self, limit: u64) {
+        self.executables.limit_hashing(limit);
+    }
+
+    /// From now on executables are hashed on a thread of its own and pending meanwhile. Call
+    /// [`Self::take_hashed`] after each notification.
+    ///
+    /// # Errors
+    /// The thread can't be started.
+    pub fn hash_in_background(&mut self) -> io::Result<Arc<Notify>> {
+        self.executables.hash_in_background()
+    }
+
+    /// Judges executables that were hashed; returns whether the tables changed.
+    pub fn take_hashed(&mut self) -> bool {
+        let changed = self.executables.take_hashed();
+        self.update_executables(&changed)
     }
 
     /// What the kernel maps must hold now.
