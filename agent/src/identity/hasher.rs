@@ -72,14 +72,15 @@ impl Hasher {
         self.0.0.lock().asked.contains(key)
     }
 
-    /// Asks for a file, unless it was asked for; `false` where there is no room.
+    /// Asks for a file, unless it was asked for; `false` where there is no room. A smaller file takes the
+    /// place of the one of which most is left, so that many large ones don't shut it out.
     pub fn ask(&self, hashing: Hashing) -> bool {
         let mut state = self.0.0.lock();
         let key = hashing.key();
         if state.asked.contains(&key) {
             return true;
         }
-        if state.asked.len() >= MOST {
+        if state.asked.len() >= MOST && !state.make_room(hashing.left()) {
             return false;
         }
         let _ = state.asked.insert(key);
@@ -146,6 +147,17 @@ impl Shared {
 }
 
 impl State {
+    /// Drops the file of which most is left, if that is more than this.
+    fn make_room(&mut self, left: u64) -> bool {
+        let waiting = self.waiting.iter().enumerate();
+        let most = waiting.max_by_key(|(_, hashing)| hashing.left());
+        let Some((place, _)) = most.filter(|(_, hashing)| hashing.left() > left) else {
+            return false;
+        };
+        let dropped = self.waiting.swap_remove(place);
+        self.asked.remove(&dropped.key())
+    }
+
     fn choose(&mut self) -> Option<usize> {
         self.turn += 1;
         let numbered = self.waiting.iter().enumerate();

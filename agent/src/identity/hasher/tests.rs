@@ -79,6 +79,16 @@ fn a_file_is_asked_for_once_and_the_number_of_files_is_bounded() {
         .collect();
     assert_eq!(more.iter().filter(|asked| **asked).count(), MOST - 1);
     assert_eq!(more.last(), Some(&false));
+
+    let small = hashing(&sparse(directory.path(), "small", 5));
+    let key = small.key();
+    assert!(hasher.ask(small));
+    assert_eq!(hasher.0.0.lock().asked.len(), MOST);
+    let outcomes = next(&hasher);
+    assert!(
+        matches!(outcomes.as_slice(), [(found, Ok(_))] if *found == key),
+        "{outcomes:?}"
+    );
 }
 
 #[test]
