@@ -13,6 +13,7 @@ pub struct Actor {
     program: PathBuf,
     cgroup: PathBuf,
     netns: PathBuf,
+    groups: Option<(u32, Vec<u32>)>,
 }
 
 impl Actor {
@@ -21,6 +22,16 @@ impl Actor {
             program,
             cgroup,
             netns,
+            groups: None,
+        }
+    }
+
+    /// The same with a real group and supplementary groups.
+    #[must_use]
+    pub fn in_groups(&self, gid: u32, supplementary: &[u32]) -> Self {
+        Self {
+            groups: Some((gid, supplementary.to_vec())),
+            ..self.clone()
         }
     }
 
@@ -122,9 +133,12 @@ impl Actor {
             .arg("--cgroup")
             .arg(&self.cgroup)
             .arg("--netns")
-            .arg(&self.netns)
-            .args(arguments)
-            .stderr(Stdio::inherit());
+            .arg(&self.netns);
+        if let Some((gid, supplementary)) = &self.groups {
+            let list: Vec<String> = supplementary.iter().map(u32::to_string).collect();
+            let _ = command.args(["--gid", &gid.to_string(), "--groups", &list.join(",")]);
+        }
+        let _ = command.args(arguments).stderr(Stdio::inherit());
         Running::spawn(&mut command)
     }
 }

@@ -84,6 +84,7 @@ impl Metrics {
                 "ringfence_failures_total",
                 &[("what", "executable-unreadable")],
             ),
+            ("ringfence_failures_total", &[("what", "groups-unreadable")]),
             ("ringfence_failures_total", &[("what", "packet-malformed")]),
             ("ringfence_failures_total", &[("what", "live-table-full")]),
         ] {

@@ -31,14 +31,15 @@ pub(super) fn date(time: OffsetDateTime) -> Timestamp {
 pub(super) fn selector(selector: &Selector) -> String {
     let value = match selector {
         Selector::Cgroup(glob) => glob.glob().glob().to_owned(),
-        Selector::SystemdUnit(name) | Selector::SystemdSlice(name) | Selector::User(name) => {
-            name.clone()
-        }
+        Selector::SystemdUnit(name)
+        | Selector::SystemdSlice(name)
+        | Selector::User(name)
+        | Selector::Group(name) => name.clone(),
         Selector::Exe(path) => path.display().to_string(),
         Selector::Sha256(sum) => sum
             .iter()
             .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")),
-        Selector::Uid(uid) => uid.to_string(),
+        Selector::Uid(id) | Selector::Gid(id) => id.to_string(),
         Selector::Container { value, .. } => value.clone(),
     };
     format!("{} = {value}", selector.key())

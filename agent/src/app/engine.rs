@@ -3,7 +3,7 @@
 //! A new policy is checked as a whole (parsed, compiled, its selectors resolved) before the kernel sees
 //! any of it; when something fails the policy before stays in force.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
 use ringfence_common::abi::{ExecutableKey, Identity};
 use ringfence_policy::{
@@ -11,6 +11,7 @@ use ringfence_policy::{
     model::{Document, Identities, PolicySet, Workload},
     parse::{lint, parse},
 };
+use tokio::sync::Notify;
 
 use super::{clock::Pair, containers, last_good};
 use crate::{
@@ -324,6 +325,24 @@ impl Engine {
         if is_one && let Err(error) = containers::save(&self.state_dir, self.resolver.containers())
         {
             tracing::error!(%error, "what container runtimes said is not kept on disk");
+        }
+    }
+
+    /// From now on executables are hashed while everything else goes on; call [`Self::take_hashed`] after
+    /// each notification.
+    ///
+    /// # Errors
+    /// The thread can't be started.
+    pub fn hash_in_background(&mut self) -> io::Result<Arc<Notify>> {
+        self.resolver.hash_in_background()
+    }
+
+    /// Judges executables that were hashed.
+    pub fn take_hashed(&mut self) {
+        if self.resolver.take_hashed()
+            && let Err(error) = self.write_identities()
+        {
+            tracing::error!(error, "identities");
         }
     }
 

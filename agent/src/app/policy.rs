@@ -99,6 +99,11 @@ impl Task {
         let tree = poll::register(tree).context("the watch on the cgroup tree")?;
         let mut files = Watch::new(&self.policy_dir)
             .context("the watch on the policy directory; raise fs.inotify.max_user_instances")?;
+        // Until here what runs already was hashed at once, so that its sockets have owners.
+        let hashed = self
+            .engine
+            .hash_in_background()
+            .context("the thread that hashes executables")?;
         self.show_cgroups();
         // It may have changed since it was first read.
         self.read_files(false).await;
@@ -122,6 +127,7 @@ impl Task {
                 () = containers::due(self.engine.resolver().next_container_question(), &self.containers) => {
                     self.ask_runtimes();
                 }
+                () = hashed.notified() => block_in_place(|| self.engine.take_hashed()),
                 () = files.changed() => self.read_files(false).await,
                 _ = hangup.recv() => {
                     tracing::info!("SIGHUP: reading the policy directory");
@@ -304,14 +310,16 @@ impl Task {
             self.engine.resolver().unknown_containers(),
             &self.runtimes.borrow(),
         );
-        let ties = self.engine.resolver().ties().map(|tie| {
-            format!("{tie}: such processes are of no workload and not allowed; make one of them more specific")
+        let ties = warnings::ties(self.engine.resolver().ties());
+        let crowd = self.engine.resolver().crowd().map(|crowd| {
+            format!("{crowd}: processes there are of no workload and not allowed; use fewer groups")
         });
         let mut all = self.configured.clone();
         all.extend(none);
         all.extend_from_slice(self.engine.warnings());
         all.extend(ties);
         all.extend(containers);
+        all.extend(crowd);
         all.extend_from_slice(&self.unmatched);
         all
     }

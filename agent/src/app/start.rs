@@ -113,6 +113,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         Ok(kept) => resolver.remember_containers(kept),
         Err(error) => tracing::warn!(%error, "containers"),
     }
+    resolver.limit_hashing(config.agent.hash_limit);
     let datapath = Datapath::open(options, pins)?;
     datapath.set_settings(settings(config)?, &config.failsafe)?;
     let directory = datapath.directory();

@@ -11,7 +11,10 @@ use ringfence_policy::{
     model::{Document, Identities, PolicySet, Workload},
 };
 
-use crate::runtime::{RuntimeState, State};
+use crate::{
+    identity::Tie,
+    runtime::{RuntimeState, State},
+};
 
 /// Names that a line lists at most.
 const NAMES: usize = 8;
@@ -100,6 +103,32 @@ pub fn no_policy(local: &[Document], directory: &Path, controller: Option<bool>)
         )),
         None | Some(_) => None,
     }
+}
+
+/// Ties: a line each, and one for all pairs of workloads that differ in the groups that they ask for.
+#[must_use]
+pub fn ties<'a>(ties: impl Iterator<Item = &'a Tie>) -> Vec<String> {
+    let (groups, others): (Vec<&Tie>, Vec<&Tie>) = ties.partition(|tie| tie.by_group);
+    let mut warnings: Vec<String> = others
+        .iter()
+        .map(|tie| {
+            format!(
+                "{tie}: such processes are of no workload and not allowed; make one of them more specific"
+            )
+        })
+        .collect();
+    if let Some(first) = groups.first() {
+        let more = match groups.len() - 1 {
+            0 => String::new(),
+            1 => ", and so does one more pair of workloads with groups".to_owned(),
+            more => format!(", and so do {more} more pairs of workloads with groups"),
+        };
+        warnings.push(format!(
+            "{first}{more}: a process in the groups of two such workloads is of neither and not allowed; if there may be \
+             any, make one more specific or add a workload for both groups"
+        ));
+    }
+    warnings
 }
 
 fn is_selected(policy: &InForce<'_>, workload: &Workload) -> bool {
@@ -207,6 +236,32 @@ mod tests {
             "{controllers}"
         );
         assert!(controllers.ends_with("w107, …"), "{controllers}");
+    }
+
+    #[test]
+    fn ties_by_group_are_one_line() {
+        let tie = |first: &str, by_group| Tie {
+            first: first.to_owned(),
+            second: "z".to_owned(),
+            place: "processes".to_owned(),
+            by_group,
+        };
+        let shown = ties([].iter());
+        assert!(shown.is_empty(), "{shown:?}");
+        let list = [
+            tie("a", true),
+            tie("b", false),
+            tie("c", true),
+            tie("d", true),
+        ];
+        let shown = ties(list.iter());
+        let [cgroup, group] = shown.as_slice() else {
+            panic!("{shown:?}");
+        };
+        assert!(cgroup.contains("\"b\" and \"z\""), "{cgroup}");
+        for part in ["\"a\" and \"z\"", "2 more pairs", "not allowed"] {
+            assert!(group.contains(part), "{part}: {group}");
+        }
     }
 
     #[test]

@@ -70,6 +70,8 @@ pub struct Agent {
     pub pin_dir: PathBuf,
     /// How long packets of what the agent has not judged yet are held, before they are refused.
     pub pending: Duration,
+    /// Executables larger than this are not hashed, bytes.
+    pub hash_limit: u64,
 }
 
 /// The cgroup v2 directory to guard.

@@ -16,6 +16,7 @@ use super::{
     values::{choice, number, path, text},
 };
 use crate::{
+    identity::HASH_LIMIT,
     runtime,
     sync::{self, Endpoint, Tls},
 };
@@ -101,9 +102,21 @@ fn agent(mut section: Section<'_, '_>, base: &Path) -> Agent {
             PENDING_SECONDS,
             MAX_PENDING_SECONDS,
         )),
+        hash_limit: hash_limit(&mut section),
     };
     section.finish();
     agent
+}
+
+fn hash_limit(section: &mut Section<'_, '_>) -> u64 {
+    let Some(size) = section.take::<Size>("hash-limit") else {
+        return HASH_LIMIT;
+    };
+    size.get_ref().bytes().unwrap_or_else(|| {
+        let message = "`agent.hash-limit` is not a size".to_owned();
+        section.problem(&size.span(), message, "write a size such as \"512 MiB\"");
+        HASH_LIMIT
+    })
 }
 
 /// `None` without the section, or with a problem in it.

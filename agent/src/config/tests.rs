@@ -61,7 +61,7 @@ fn shipped_file_loads_and_its_comments_state_the_defaults() {
         .lines()
         .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
         .count();
-    assert_eq!(keys, 17, "{switched_on}");
+    assert_eq!(keys, 18, "{switched_on}");
     assert_eq!(good(SHIPPED), good(""));
     assert_eq!(good(&switched_on), good(""));
 }
@@ -218,6 +218,25 @@ fn bad_sockets_of_runtimes_are_refused() {
             .to_string()
             .contains("did you mean `cri`?"),
         "{unknown:?}"
+    );
+}
+
+#[test]
+fn limit_of_hashing_is_a_size() {
+    for (text, expected) in [
+        ("", 512 << 20),
+        ("hash-limit = 0\n", 0),
+        ("hash-limit = \"2 GiB\"\n", 2 << 30),
+    ] {
+        let config = good(&format!("[agent]\n{text}"));
+        assert_eq!(config.agent.hash_limit, expected, "{text}");
+    }
+    let found = problems("[agent]\nhash-limit = \"much\"\n");
+    assert!(
+        found
+            .iter()
+            .any(|problem| problem.message.contains("agent.hash-limit")),
+        "{found:?}"
     );
 }
 

@@ -7,7 +7,7 @@ use aya::{
     maps::{HashMap, MapData},
 };
 use ringfence_common::abi::{
-    CgroupEntry, ChildKey, ExecutableKey, Identity, LocalKey, ProcessKey, names,
+    CgroupEntry, ChildKey, ClassGroups, ExecutableKey, Identity, LocalKey, ProcessKey, names,
 };
 
 use super::{
@@ -22,6 +22,7 @@ pub struct Identities {
     children: Mirror<ChildKey, CgroupEntry>,
     executables: Mirror<ExecutableKey, u32>,
     processes: Mirror<ProcessKey, Identity>,
+    groups: Mirror<u32, ClassGroups>,
     local_addresses: Mirror<LocalKey, u8>,
 }
 
@@ -36,6 +37,7 @@ impl Identities {
             children: Mirror::open(directory, names::CHILDREN)?,
             executables: Mirror::open(directory, names::EXECUTABLES)?,
             processes: Mirror::open(directory, names::PROCESSES)?,
+            groups: Mirror::open(directory, names::GROUPS)?,
             local_addresses: Mirror::open(directory, names::LOCAL_ADDRESSES)?,
         })
     }
@@ -47,12 +49,14 @@ impl Identities {
     /// [`DatapathError::Full`] or [`DatapathError::Map`].
     pub fn apply(&mut self, tables: &Tables) -> Result<(), DatapathError> {
         self.processes.add(&tables.processes)?;
+        self.groups.add(&tables.groups)?;
         self.executables.add(&tables.executables)?;
         self.children.add(&tables.children)?;
         self.cgroups.add(&tables.cgroups)?;
         self.cgroups.remove_others(&tables.cgroups)?;
         self.children.remove_others(&tables.children)?;
         self.executables.remove_others(&tables.executables)?;
+        self.groups.remove_others(&tables.groups)?;
         self.processes.remove_others(&tables.processes)
     }
 

@@ -17,7 +17,10 @@ use super::{
     fds::{self, SocketFacts},
     maps,
 };
-use crate::identity::{Resolver, adopt::ProcessSockets};
+use crate::identity::{
+    Groups, Resolver,
+    adopt::{ProcessSockets, credentials},
+};
 
 const AF_INET: i32 = 2;
 const AF_INET6: i32 = 10;
@@ -44,8 +47,13 @@ impl Sockets {
         let mut found = Vec::new();
         for process in processes {
             let owner = Owner {
-                identity: resolver.resolve(process.cgroup_id, process.exe.as_ref(), process.uid),
-                class: resolver.class_of(process.cgroup_id),
+                identity: resolver.resolve(
+                    process.cgroup_id,
+                    process.exe.as_ref(),
+                    process.uid,
+                    &process.groups,
+                ),
+                class: resolver.class_of(process.cgroup_id, &process.groups),
                 cgroup: process.cgroup_id,
                 executable: process.exe.unwrap_or_default(),
                 tgid: process.tgid,
@@ -99,7 +107,10 @@ impl Sockets {
             Some(known) if known.identity != identity::UNKNOWN => present(resolver, known, &owner),
             _ => owner,
         };
-        if before.is_some_and(|before| before.owner.identity == owner.identity) {
+        let same = |before: SocketState| {
+            (before.owner.identity, before.owner.class) == (owner.identity, owner.class)
+        };
+        if before.is_some_and(same) {
             return false;
         }
         let inbound = facts
@@ -143,16 +154,30 @@ fn present(resolver: &Resolver, known: Owner, holder: &Owner) -> Owner {
     let is_the_same = known.tgid == holder.tgid && (same_file || *then == ExecutableKey::default());
     let executable = if is_the_same { *now } else { *then };
     let key = (executable != ExecutableKey::default()).then_some(executable);
-    let found = resolver.resolve(known.cgroup, key.as_ref(), known.uid);
+    let groups = groups_of(resolver, &known);
+    let found = resolver.resolve(known.cgroup, key.as_ref(), known.uid, &groups);
     // What can't be judged any more (its cgroup is gone, or nobody runs its executable) decides nothing.
-    let cannot_tell = found == identity::PENDING || !resolver.knows(known.cgroup);
+    let cannot_tell = found == identity::PENDING || !resolver.is_there(known.cgroup);
     if cannot_tell && known.identity != identity::PENDING {
         return known;
     }
     Owner {
         identity: found,
-        class: resolver.class_of(known.cgroup),
+        class: resolver.class_of(known.cgroup, &groups),
         executable,
         ..known
+    }
+}
+
+/// The groups that the kernel noted of an owner, or where others are asked for now, those that its process
+/// has now, if it is still there.
+fn groups_of(resolver: &Resolver, owner: &Owner) -> Groups {
+    let noted = Groups::Noted(owner.class);
+    if resolver.knows(owner.cgroup, &noted) {
+        return noted;
+    }
+    match credentials(owner.tgid) {
+        Some((uid, groups)) if uid == owner.uid => groups,
+        _ => noted,
     }
 }

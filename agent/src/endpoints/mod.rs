@@ -27,7 +27,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use task::{Root, Task};
 
-use crate::{datapath::survey::FoundSocket, identity::Tables};
+use crate::{
+    datapath::survey::FoundSocket,
+    identity::{Groups, Tables},
+};
 
 /// Endpoints kept at most; those beyond, the last in order, are counted.
 pub const MOST: usize = 65_536;
@@ -186,13 +189,18 @@ impl Who<'_> {
             Some(owner) => {
                 let known = owner.executable != ExecutableKey::default();
                 let key = known.then_some(&owner.executable);
-                self.tables.resolve(owner.cgroup, self.root, key, owner.uid)
+                let groups = Groups::Noted(owner.class);
+                self.tables
+                    .resolve(owner.cgroup, self.root, key, owner.uid, &groups)
             }
             // A cgroup that is not known may be outside of the guarded root.
-            None if self.tables.cgroups.contains_key(&socket.cgroup) => {
-                self.tables
-                    .resolve(socket.cgroup, self.root, None, socket.uid)
-            }
+            None if self.tables.cgroups.contains_key(&socket.cgroup) => self.tables.resolve(
+                socket.cgroup,
+                self.root,
+                None,
+                socket.uid,
+                &Groups::Noted(0),
+            ),
             None => UNKNOWN,
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use ringfence_common::abi::ExecutableKey;
 
-use super::{Resolver, file::Executable, mounts::Mounts, root::cgroup_id};
+use super::{Groups, Resolver, file::Executable, mounts::Mounts, root::cgroup_id};
 
 /// A process in a guarded cgroup with its sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct ProcessSockets {
     pub tgid: u32,
     /// Real user id.
     pub uid: u32,
+    /// Its groups.
+    pub groups: Groups,
     /// Command name, NUL-padded.
     pub comm: [u8; 16],
     /// Its cgroup.
@@ -73,9 +75,11 @@ fn process(
     if fds.is_empty() {
         return None;
     }
+    let (uid, groups) = credentials(tgid)?;
     Some(ProcessSockets {
         tgid,
-        uid: real_uid(&directory)?,
+        uid,
+        groups,
         comm: comm(&directory)?,
         cgroup_id,
         exe: executable(tgid, &directory, own),
@@ -112,17 +116,23 @@ pub(super) fn cgroup_of(directory: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(std::ffi::OsStr::from_bytes(path)))
 }
 
-pub(super) fn real_uid(directory: &Path) -> Option<u32> {
-    let text = fs::read(directory.join("status")).ok()?;
-    let line = text
-        .split(|b| *b == b'\n')
-        .find_map(|line| line.strip_prefix(b"Uid:"))?;
-    std::str::from_utf8(line)
-        .ok()?
-        .split_whitespace()
-        .next()?
-        .parse()
-        .ok()
+/// Real user and groups of a process.
+#[must_use]
+pub fn credentials(tgid: u32) -> Option<(u32, Groups)> {
+    read_credentials(&fs::read(format!("/proc/{tgid}/status")).ok()?)
+}
+
+fn read_credentials(status: &[u8]) -> Option<(u32, Groups)> {
+    let numbers = |name: &str| -> Option<Vec<u32>> {
+        let mut lines = status.split(|b| *b == b'\n');
+        let line = lines.find_map(|line| line.strip_prefix(name.as_bytes()))?;
+        let words = std::str::from_utf8(line).ok()?.split_whitespace();
+        words.map(|word| word.parse().ok()).collect()
+    };
+    let uid = *numbers("Uid:")?.first()?;
+    let real = *numbers("Gid:")?.first()?;
+    let all = numbers("Groups:")?.into_iter().chain([real]);
+    Some((uid, Groups::All(all.collect())))
 }
 
 pub(super) fn comm(directory: &Path) -> Option<[u8; 16]> {
@@ -230,6 +240,18 @@ fn find_self(mount: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_are_the_real_user_and_all_groups() {
+        let status = b"Name:\tGroups: 9\nUid:\t7\t0\t0\t0\nGid:\t30\t1\t1\t1\nFDSize:\t64\nGroups:\t4 24 4294967294 \n";
+        let all = Groups::All([4, 24, 30, 4_294_967_294].into());
+        assert_eq!(read_credentials(status), Some((7, all)));
+        let none = b"Uid:\t0\t0\nGid:\t0\t0\nGroups:\t \n";
+        let real = Groups::All([0].into());
+        assert_eq!(read_credentials(none), Some((0, real)));
+        assert_eq!(read_credentials(b"Uid:\t0\t0\nGid:\t0\t0\n"), None);
+        assert_eq!(read_credentials(b"Uid:\n"), None);
+    }
 
     #[test]
     fn paths_are_read_relative_to_the_namespace_and_the_guarded_root() {

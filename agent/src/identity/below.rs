@@ -126,7 +126,7 @@ mod tests {
 
     fn below(selectors: &[Selector], path: &str, covered: &[usize]) -> (Vec<String>, bool) {
         let (workloads, identities) = workloads(&[("w", selectors)]);
-        let Ok(specs) = specs(&workloads, &identities, |_| None) else {
+        let Ok(specs) = specs(&workloads, &identities, |_| None, |_| None) else {
             panic!("{selectors:?}");
         };
         let covered = covered.iter().copied().collect();

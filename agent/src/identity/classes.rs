@@ -8,6 +8,36 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
+use ringfence_common::abi::executable::{GROUPED, MEMBER};
+
+/// Which numbers a class may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Without `GROUPED`.
+    Plain,
+    /// With `GROUPED` and without `MEMBER` bits.
+    Grouped,
+}
+
+impl Form {
+    /// The number of this form that is like another one.
+    fn fit(self, number: u32) -> u32 {
+        match self {
+            Self::Plain => number & !GROUPED,
+            Self::Grouped => number & !MEMBER | GROUPED,
+        }
+    }
+
+    /// The one after it.
+    fn next(self, number: u32) -> u32 {
+        let step = match self {
+            Self::Plain => 1,
+            Self::Grouped => MEMBER + 1,
+        };
+        self.fit(number.wrapping_add(step))
+    }
+}
+
 /// Gives numbers to meanings, never 0.
 #[derive(Clone, Debug)]
 pub(super) struct Classes<M> {
@@ -25,16 +55,16 @@ impl<M: Clone + Eq + Hash> Classes<M> {
     }
 
     /// The number of a meaning, and whether it is a new one.
-    pub fn number(&mut self, meaning: &M) -> (u32, bool) {
+    pub fn number(&mut self, meaning: &M, form: Form) -> (u32, bool) {
         if let Some(number) = self.numbers.get(meaning) {
             return (*number, false);
         }
         let mut hasher = DefaultHasher::new();
         meaning.hash(&mut hasher);
         let [a, b, c, d, ..] = hasher.finish().to_le_bytes();
-        let mut number = u32::from_le_bytes([a, b, c, d]) & 0x7fff_ffff;
+        let mut number = form.fit(u32::from_le_bytes([a, b, c, d]));
         while number == 0 || self.meanings.contains_key(&number) {
-            number = number.wrapping_add(1);
+            number = form.next(number);
         }
         let _ = self.numbers.insert(meaning.clone(), number);
         let _ = self.meanings.insert(number, meaning.clone());

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use super::Tie;
+use super::{Crowd, Tie};
 
 /// Why the cgroup tree can't be guarded or workloads can't be told apart.
 #[derive(Debug, thiserror::Error)]
@@ -59,4 +59,10 @@ pub enum IdentityError {
     /// Two workloads claim the same processes with equal right.
     #[error("{0}; give one of them one more selector, or selectors that do not overlap")]
     Tie(Tie),
+    /// Too many groups in one cgroup.
+    #[error(
+        "{0}; use fewer groups, or say with `cgroup`, `systemd-unit` or `systemd-slice` in which cgroups \
+         these workloads are"
+    )]
+    Groups(Crowd),
 }

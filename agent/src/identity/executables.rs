@@ -13,6 +13,7 @@ use std::{
     ffi::OsString,
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use inotify::{WatchDescriptor, WatchMask};
@@ -21,10 +22,12 @@ use nix::{
     sys::stat::Mode,
 };
 use ringfence_common::abi::ExecutableKey;
+use tokio::sync::Notify;
 
 use super::{
     file::Executable,
-    hash::digest,
+    hash::{Digest, Hashing},
+    hasher::Hasher,
     matching::Spec,
     mounts::Mounts,
     processes::Facts,
@@ -33,12 +36,12 @@ use super::{
 
 /// Executables that are remembered.
 pub(super) const MOST_KNOWN: usize = 65_536;
-/// Larger files are not hashed, bytes.
-pub(super) const HASH_LIMIT: u64 = 512 << 20;
+/// Larger files are not hashed unless it is configured, bytes.
+pub const HASH_LIMIT: u64 = 512 << 20;
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    digest: Option<[u8; 32]>,
+    digest: Digest,
     last_asked: u64,
 }
 
@@ -56,6 +59,9 @@ pub(super) struct Executables {
     watched: HashMap<WatchDescriptor, BTreeSet<OsString>>,
     asked: u64,
     most: usize,
+    limit: u64,
+    /// Without it a file is hashed when it is judged.
+    hasher: Option<Hasher>,
 }
 
 impl Executables {
@@ -69,7 +75,46 @@ impl Executables {
             watched: HashMap::new(),
             asked: 0,
             most,
+            limit: HASH_LIMIT,
+            hasher: None,
         }
+    }
+
+    /// Larger files are not hashed, bytes.
+    pub fn limit_hashing(&mut self, limit: u64) {
+        self.limit = limit;
+    }
+
+    /// From now on files are hashed on a thread of its own, and are judged when [`Self::take_hashed`] is
+    /// called after the notification.
+    pub fn hash_in_background(&mut self) -> io::Result<Arc<Notify>> {
+        let hasher = Hasher::start()?;
+        let done = hasher.done();
+        self.hasher = Some(hasher);
+        Ok(done)
+    }
+
+    /// Judges the executables that were hashed meanwhile; returns the keys for which something changed.
+    pub fn take_hashed(&mut self) -> BTreeSet<ExecutableKey> {
+        let mut changed = BTreeSet::new();
+        for (key, outcome) in self
+            .hasher
+            .iter()
+            .flat_map(Hasher::take)
+            .collect::<Vec<_>>()
+        {
+            match outcome {
+                Ok(digest) => {
+                    self.remember(key, digest);
+                    let _ = changed.insert(key);
+                    changed.append(&mut self.make_room());
+                }
+                Err(error) => {
+                    tracing::warn!(inode = key.inode, %error, "executable is not judged");
+                }
+            }
+        }
+        changed
     }
 
     /// The same executables under the selectors of other workloads. Those whose digest is asked for
@@ -121,10 +166,12 @@ impl Executables {
             if let Ok(file) = file
                 && !self.known.contains_key(&file.key)
             {
-                match self.judge(&file) {
-                    Ok(()) => {
-                        let _ = changed.insert(file.key);
+                let key = file.key;
+                match self.judge(file) {
+                    Ok(true) => {
+                        let _ = changed.insert(key);
                     }
+                    Ok(false) => {}
                     Err(error) => {
                         tracing::warn!(path = %path.display(), %error, "executable is not judged");
                     }
@@ -143,11 +190,15 @@ impl Executables {
     /// Returns the keys for which something changed, among them those dropped for lack of room.
     pub fn judge_process(&mut self, key: ExecutableKey, tgid: u32) -> BTreeSet<ExecutableKey> {
         let mut changed = BTreeSet::new();
+        if self.hasher.as_ref().is_some_and(|it| it.is_asked(&key)) {
+            return changed;
+        }
         match self.judge_running(key, tgid) {
-            Ok(()) => {
+            Ok(true) => {
                 let _ = changed.insert(key);
                 changed.append(&mut self.make_room());
             }
+            Ok(false) => {}
             Err(error) => {
                 tracing::debug!(tgid, inode = key.inode, %error, "executable is not judged");
             }
@@ -234,7 +285,7 @@ impl Executables {
         }
     }
 
-    fn judge_running(&mut self, key: ExecutableKey, tgid: u32) -> io::Result<()> {
+    fn judge_running(&mut self, key: ExecutableKey, tgid: u32) -> io::Result<bool> {
         let own = own_mounts();
         let theirs = Mounts::of(tgid)?;
         let mount = own
@@ -243,7 +294,7 @@ impl Executables {
         if mount.is_some_and(super::mounts::Mount::is_fuse) {
             // Not even opened: its server could make the agent wait for ever.
             self.remember(key, None);
-            return Ok(());
+            return Ok(true);
         }
         let path = format!("/proc/{tgid}/exe");
         let mut file = Executable::open(Path::new(&path), &theirs)?;
@@ -253,20 +304,32 @@ impl Executables {
         if file.key != key {
             return Err(io::Error::other("the process runs another executable now"));
         }
-        self.judge(&file)
+        self.judge(file)
     }
 
-    fn judge(&mut self, file: &Executable) -> io::Result<()> {
-        let digest = if self.digests.is_empty() {
+    /// Whether it is judged now, and not only when it was hashed.
+    fn judge(&mut self, file: Executable) -> io::Result<bool> {
+        let key = file.key;
+        let hashing = if self.digests.is_empty() {
             None
         } else {
-            digest(file, HASH_LIMIT)?
+            Hashing::new(file, self.limit)?
         };
-        self.remember(file.key, digest);
-        Ok(())
+        let digest = match (hashing, &self.hasher) {
+            (None, _) => None,
+            (Some(hashing), None) => Some(hashing.finish()?),
+            (Some(hashing), Some(hasher)) => {
+                if !hasher.ask(hashing) {
+                    tracing::debug!(inode = key.inode, "too many executables to hash at once");
+                }
+                return Ok(false);
+            }
+        };
+        self.remember(key, digest);
+        Ok(true)
     }
 
-    fn remember(&mut self, key: ExecutableKey, digest: Option<[u8; 32]>) {
+    fn remember(&mut self, key: ExecutableKey, digest: Digest) {
         self.asked += 1;
         let last_asked = self.asked;
         let _ = self.known.insert(key, Known { digest, last_asked });

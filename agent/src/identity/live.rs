@@ -16,7 +16,7 @@ use ringfence_common::abi::ExecutableKey;
 use thiserror::Error;
 
 use super::{
-    ContainerFacts, Tables,
+    ContainerFacts, Groups, Tables,
     adopt::{self, Origin},
     mounts::Mounts,
     root::cgroup_id,
@@ -35,6 +35,8 @@ pub struct Live {
     pub comm: String,
     /// Real user id.
     pub uid: u32,
+    /// Its groups.
+    pub groups: Groups,
     /// cgroup below the guarded root, with a leading slash.
     pub cgroup: PathBuf,
     /// Its id; 0 when it has been removed.
@@ -193,9 +195,11 @@ impl Processes {
     }
 
     fn read(&mut self, tgid: u32, directory: &Path, stat: Stat, cgroup: PathBuf) -> Option<Live> {
+        let (uid, groups) = adopt::credentials(tgid)?;
         Some(Live {
             tgid,
-            uid: adopt::real_uid(directory)?,
+            uid,
+            groups,
             cgroup_id: self.cgroup_id(&cgroup),
             container: self.tables.container(&cgroup).cloned(),
             cgroup,

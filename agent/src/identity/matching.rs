@@ -14,7 +14,10 @@ use std::{
 };
 
 use globset::{Candidate, Glob, GlobSet};
-use ringfence_common::abi::{Identity, executable::ANY_UID};
+use ringfence_common::abi::{
+    Identity,
+    executable::{ANY_UID, NO_GID},
+};
 use ringfence_policy::model::{Identities, Selector, Workload};
 
 use super::{
@@ -44,12 +47,13 @@ pub(super) struct Spec {
 }
 
 impl Spec {
-    /// Reads the selectors. `user` resolves names; a name it doesn't know leaves the workload
+    /// Reads the selectors. `user` and `group` resolve names; a name they don't know leaves the workload
     /// without any user, so that it matches nobody.
     pub fn new(
         workload: &Workload,
         identities: &Identities,
         user: impl Fn(&str) -> Option<u32>,
+        group: impl Fn(&str) -> Option<u32>,
     ) -> Result<Self, IdentityError> {
         let identity = identities.get(&workload.name).copied();
         let mut spec = Self {
@@ -87,6 +91,18 @@ impl Spec {
                     }
                     spec.only(uid);
                 }
+                Selector::Gid(gid) => spec.within(Some(*gid)),
+                Selector::Group(name) => {
+                    let gid = group(name);
+                    if gid.is_none() {
+                        tracing::warn!(
+                            workload = spec.name,
+                            group = name,
+                            "unknown group: the workload matches nobody"
+                        );
+                    }
+                    spec.within(gid);
+                }
             }
         }
         Ok(spec)
@@ -97,7 +113,7 @@ impl Spec {
         self.places() == 0
     }
 
-    /// Whether there is a process that it can match, as far as users go.
+    /// Whether there is a process that it can match, as far as users and groups go.
     pub fn is_possible(&self) -> bool {
         self.condition
             .users
@@ -108,6 +124,15 @@ impl Spec {
     /// Selectors that look at the cgroup, or at the container that it belongs to.
     fn places(&self) -> usize {
         self.globs.len() + self.units.len() + self.slices.len() + self.container.len()
+    }
+
+    fn within(&mut self, gid: Option<u32>) {
+        match gid.filter(|gid| *gid != NO_GID) {
+            Some(gid) => {
+                let _ = self.condition.groups.insert(gid);
+            }
+            None => self.only(None),
+        }
     }
 
     fn only(&mut self, uid: Option<u32>) {

@@ -1,8 +1,8 @@
 //! Identity: which workload a process is.
 //!
 //! Owns the cgroup tree below the guarded root, what container runtimes say of cgroups, the executables
-//! that selectors name and the tables
-//! by which the kernel turns (cgroup, executable, user) into an identity. Pure user space: it
+//! that selectors name and the tables by which the kernel turns (cgroup, executable, user, groups) into an
+//! identity. Pure user space: it
 //! computes what the kernel maps must hold and never writes them.
 //!
 //! Data path: [`root`] -> `tree` + workloads -> `matching` (cgroup entries and process classes)
@@ -25,10 +25,14 @@ mod containers;
 mod error;
 mod executables;
 mod file;
+mod fill;
+mod groups;
 mod hash;
+mod hasher;
 pub mod live;
 mod matching;
 mod mounts;
+mod names;
 mod placement;
 mod processes;
 mod resolver;
@@ -50,6 +54,8 @@ mod tests;
 
 pub use containers::{ContainerAnswer, ContainerFacts, ContainerQuestion};
 pub use error::IdentityError;
+pub use executables::HASH_LIMIT;
+pub use groups::{Crowd, Groups};
 pub use resolver::Resolver;
 pub use scripts::scripts;
 pub use tables::Tables;

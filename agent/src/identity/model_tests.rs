@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path
 
 use proptest::{collection::vec, prelude::*, sample::select};
 use ringfence_common::abi::{
-    CgroupEntry, Identity, ProcessKey,
+    CgroupEntry, Identity,
     cgroup::{CONTAINERS, NAMED, OTHERS},
-    executable::ANY_UID,
+    executable::{GROUPED, MAX_GROUPS},
     identity::{HOST, PENDING, UNKNOWN},
 };
 use ringfence_policy::model::Selector;
@@ -15,15 +15,19 @@ use ringfence_policy::model::Selector;
 use super::{
     containers::{ContainerAnswer, Containers},
     fixture::{cgroup, slice, unit, workloads},
+    groups::Groups,
     placement::{Placement, specs},
     processes::Facts,
     specificity::Specificity,
+    tables::find,
 };
 
 fn placement(list: &[(&str, &[Selector])]) -> Placement {
     let (workloads, identities) = workloads(list);
     let user = |name: &str| (name == "alice").then_some(1000);
-    Placement::new(specs(&workloads, &identities, user).expect("specs")).expect("placement")
+    let group = |name: &str| (name == "staff").then_some(50);
+    let specs = specs(&workloads, &identities, user, group);
+    Placement::new(specs.expect("specs")).expect("placement")
 }
 
 const CONTAINER: &str = "/k/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -48,22 +52,28 @@ fn container(key: &str, value: &str) -> Selector {
 
 /// What the kernel makes of the tables.
 fn look_up(placement: &mut Placement, path: &str, facts: &Facts, uid: u32) -> Identity {
+    look_up_in(placement, path, facts, uid, &[])
+}
+
+/// The same of a process in groups.
+fn look_up_in(
+    placement: &mut Placement,
+    path: &str,
+    facts: &Facts,
+    uid: u32,
+    gids: &[u32],
+) -> Identity {
     let CgroupEntry {
         identity, class, ..
     } = placement.entry(Path::new(path), &containers());
     let executable = placement.executable(facts);
-    let find = |uid| {
-        let key = ProcessKey {
-            class,
-            executable,
-            uid,
-        };
-        placement.processes().get(&key).copied()
-    };
     if class == 0 {
         return identity;
     }
-    find(uid).or_else(|| find(ANY_UID)).unwrap_or(identity)
+    let groups = Groups::All(gids.iter().copied().collect());
+    let class = groups.class(class, placement.groups().get(&class));
+    let class = class.expect("groups of the class");
+    find(placement.processes(), class, executable, uid).unwrap_or(identity)
 }
 
 fn of_cgroup(placement: &mut Placement, path: &str) -> Identity {
@@ -235,6 +245,101 @@ fn unknown_user_matches_nobody() {
 }
 
 #[test]
+fn process_is_of_the_workload_of_its_groups() {
+    let staff = || Selector::Group("staff".into());
+    let mut placement = placement(&[
+        ("staff", &[staff()]),
+        ("both", &[staff(), Selector::Gid(9)]),
+        ("alice", &[Selector::User("alice".into())]),
+        ("alice-at-work", &[Selector::User("alice".into()), staff()]),
+        ("app", &[Selector::Exe("/bin/app".into())]),
+        ("ghost", &[Selector::Group("no-such-group".into())]),
+        ("overflow", &[Selector::Gid(u32::MAX)]),
+    ]);
+    let app = facts("/bin/app", None);
+    let other = Facts::default();
+    for (facts, uid, gids, expected) in [
+        (&other, 0, &[][..], HOST),
+        (&other, 0, &[9, u32::MAX], HOST),
+        (&other, 0, &[50], 256),
+        (&other, 0, &[9, 50, 51], 257),
+        (&other, 1000, &[9], 258),
+        (&other, 1000, &[50], 259),
+        (&other, 1000, &[50, 9], 259),
+        (&app, 0, &[50], 260),
+        (&app, 0, &[], 260),
+        (&app, 1000, &[50], 259),
+    ] {
+        let found = look_up_in(&mut placement, "/", facts, uid, gids);
+        assert_eq!(found, expected, "{facts:?} {uid} {gids:?}");
+    }
+    assert_eq!(placement.ties().count(), 0);
+}
+
+#[test]
+fn process_in_the_groups_of_two_equal_workloads_is_of_none() {
+    let list: [(&str, &[Selector]); 2] = [("a", &[Selector::Gid(1)]), ("b", &[Selector::Gid(2)])];
+    let mut placement = placement(&list);
+    let mut of = |gids| look_up_in(&mut placement, "/", &Facts::default(), 0, gids);
+    assert_eq!((of(&[1]), of(&[2]), of(&[1, 2])), (256, 257, UNKNOWN));
+    let ties: Vec<_> = placement.ties().collect();
+    let [tie] = ties.as_slice() else {
+        panic!("one tie expected: {ties:?}");
+    };
+    assert!(tie.by_group, "{tie:?}");
+    assert_eq!(tie.place, "processes in group 1 in group 2");
+}
+
+#[test]
+fn only_a_class_with_groups_asks_for_them_and_what_they_do_not_change_is_not_listed() {
+    let mut placement = placement(&[
+        ("in", &[cgroup("/in"), Selector::Gid(1)]),
+        ("app", &[Selector::Exe("/bin/app".into())]),
+    ]);
+    let (inside, outside) = (
+        placement.entry(Path::new("/in"), &containers()),
+        placement.entry(Path::new("/"), &containers()),
+    );
+    assert_eq!(inside.class & GROUPED, GROUPED);
+    assert_eq!(outside.class & GROUPED, 0);
+    assert_eq!(
+        placement.groups().keys().copied().collect::<Vec<_>>(),
+        [inside.class]
+    );
+    let _ = placement.executable(&facts("/bin/app", None));
+    // `in` for members, `app` in both classes.
+    assert_eq!(placement.processes().len(), 3);
+}
+
+#[test]
+fn too_many_groups_in_one_cgroup_allow_nothing_there() {
+    let gids: Vec<[Selector; 1]> = (0..=MAX_GROUPS)
+        .map(|gid| [Selector::Gid(u32::try_from(gid).expect("gid"))])
+        .collect();
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+    let list: Vec<(&str, &[Selector])> = names
+        .into_iter()
+        .zip(gids.iter().map(<[_; 1]>::as_slice))
+        .collect();
+    let mut fits = placement(list.split_last().expect("list").1);
+    assert_ne!(fits.entry(Path::new("/x"), &containers()).class, 0);
+    assert_eq!(fits.crowd(), None);
+    let mut crowded = placement(&list);
+    let entry = crowded.entry(Path::new("/x"), &containers());
+    assert_eq!((entry.identity, entry.class), (UNKNOWN, 0));
+    let crowd = crowded.crowd().expect("crowd").to_string();
+    for part in [
+        "\"a\"",
+        "\"i\"",
+        "9 different groups",
+        "cgroup /x",
+        "at most 8",
+    ] {
+        assert!(crowd.contains(part), "{crowd}");
+    }
+}
+
+#[test]
 fn without_users_nobody_gets_no_process_class() {
     let mut placement = placement(&[("ghost", &[Selector::User("none".into())])]);
     assert_eq!(placement.entry(Path::new("/"), &containers()).class, 0);
@@ -243,7 +348,7 @@ fn without_users_nobody_gets_no_process_class() {
 #[test]
 fn ties_are_named_and_never_decided() {
     let exe = || Selector::Exe("/bin/x".into());
-    let cases: [(&str, &[Selector], &[Selector], bool); 8] = [
+    let cases: [(&str, &[Selector], &[Selector], bool); 10] = [
         ("same glob", &[cgroup("/t/*")], &[cgroup("/*/a")], true),
         ("overlap", &[cgroup("/t/a*")], &[cgroup("/t/*a")], true),
         ("elsewhere", &[cgroup("/u/a*")], &[cgroup("/u/*a")], false),
@@ -259,6 +364,18 @@ fn ties_are_named_and_never_decided() {
             &[exe(), Selector::User("alice".into())],
             &[exe(), Selector::Uid(1000)],
             true,
+        ),
+        (
+            "same group",
+            &[Selector::Group("staff".into())],
+            &[Selector::Gid(50)],
+            true,
+        ),
+        (
+            "same group, other user",
+            &[Selector::Gid(50), Selector::Uid(1)],
+            &[Selector::Gid(50), Selector::Uid(2)],
+            false,
         ),
         ("one more", &[exe(), Selector::Uid(1)], &[exe()], false),
         (
@@ -336,15 +453,17 @@ fn selectors() -> impl Strategy<Value = Vec<Selector>> {
     let exe = prop::option::of(select(vec!["/x", "/y"]));
     let digest = prop::option::weighted(0.3, 1u8..3);
     let uid = prop::option::of(0u32..3);
+    let gids = vec(0u32..3, 0..3);
     let name = prop::option::weighted(0.3, select(vec!["n", "other"]));
     let namespace = prop::option::weighted(0.2, Just("s"));
-    (place, exe, digest, uid, name, namespace)
-        .prop_map(|(mut all, exe, digest, uid, name, namespace)| {
+    (place, exe, digest, uid, gids, name, namespace)
+        .prop_map(|(mut all, exe, digest, uid, gids, name, namespace)| {
             all.extend(name.map(|name| container("container.name", name)));
             all.extend(namespace.map(|name| container("k8s.namespace", name)));
             all.extend(exe.map(|path| Selector::Exe(path.into())));
             all.extend(digest.map(|byte| Selector::Sha256([byte; 32])));
             all.extend(uid.map(Selector::Uid));
+            all.extend(gids.into_iter().map(Selector::Gid));
             all
         })
         .prop_filter("a workload has selectors", |all| !all.is_empty())
@@ -370,16 +489,17 @@ proptest! {
         list in vec(selectors(), 1..6),
         paths in vec(select(PATHS.to_vec()), 1..4),
         exes in vec((select(vec!["", "/x", "/y"]), prop::option::of(1u8..4)), 1..4),
+        memberships in vec(vec(0u32..4, 0..4), 1..4),
     ) {
         let list: Vec<_> = NAMES.into_iter().zip(list.iter().map(Vec::as_slice)).collect();
         let mut placement = placement(&list);
         for path in paths {
             for (exe, digest) in &exes {
                 let facts = facts(exe, *digest);
-                for uid in 0..4 {
-                    let found = look_up(&mut placement, path, &facts, uid);
-                    let expected = by_comparison(&placement, &list, path, &facts, uid);
-                    prop_assert_eq!(found, expected, "{} {:?} {}", path, facts, uid);
+                for (uid, gids) in (0..4).flat_map(|uid| memberships.iter().map(move |it| (uid, it))) {
+                    let found = look_up_in(&mut placement, path, &facts, uid, gids);
+                    let expected = by_comparison(&placement, &list, path, &facts, uid, gids);
+                    prop_assert_eq!(found, expected, "{} {:?} {} {:?}", path, facts, uid, gids);
                 }
             }
         }
@@ -393,6 +513,7 @@ fn by_comparison(
     path: &str,
     facts: &Facts,
     uid: u32,
+    gids: &[u32],
 ) -> Identity {
     let mut matching: Vec<(Specificity, Identity)> = Vec::new();
     for (workload, (_, selectors)) in list.iter().enumerate() {
@@ -401,7 +522,8 @@ fn by_comparison(
             Selector::Exe(path) => facts.paths.contains(path),
             Selector::Sha256(digest) => facts.digest == Some(*digest),
             Selector::Uid(asked) => uid == *asked,
-            Selector::User(_) => false,
+            Selector::Gid(asked) => gids.contains(asked),
+            Selector::User(_) | Selector::Group(_) => false,
             Selector::Cgroup(_)
             | Selector::SystemdUnit(_)
             | Selector::SystemdSlice(_)

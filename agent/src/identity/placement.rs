@@ -5,15 +5,16 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 use ringfence_common::abi::{
     CgroupEntry, ChildKey,
     cgroup::{CONTAINERS, NAMED, OTHERS},
-    identity::{HOST, PENDING},
+    identity::{HOST, PENDING, UNKNOWN},
 };
 use ringfence_policy::model::{Identities, Workload};
 
 use super::{
     IdentityError,
     containers::{Container, ContainerFacts, Containers},
+    groups::Crowd,
     matching::{Candidates, Matcher, Spec},
-    processes::{Facts, ProcessTable, Processes},
+    processes::{Facts, GroupTable, ProcessTable, Processes},
     specificity::{Best, Specificity},
     ties::{Tie, Ties},
 };
@@ -24,6 +25,7 @@ pub(super) struct Placement {
     matcher: Matcher,
     processes: Processes,
     ties: Ties,
+    crowd: Option<Crowd>,
 }
 
 impl Placement {
@@ -34,6 +36,7 @@ impl Placement {
             matcher: Matcher::new(&specs)?,
             processes: Processes::new(&specs, &mut ties),
             ties,
+            crowd: None,
             specs,
         })
     }
@@ -48,9 +51,19 @@ impl Placement {
         self.ties.iter()
     }
 
+    /// The first workloads found that ask for too many groups in one cgroup.
+    pub fn crowd(&self) -> Option<&Crowd> {
+        self.crowd.as_ref()
+    }
+
     /// Content of `PROCESSES`.
     pub fn processes(&self) -> &ProcessTable {
         self.processes.table()
+    }
+
+    /// Content of `GROUPS`.
+    pub fn groups(&self) -> &GroupTable {
+        self.processes.groups()
     }
 
     /// Entry of the cgroup at a path below the guarded root.
@@ -81,12 +94,37 @@ impl Placement {
         let identity = self
             .ties
             .decide(base, &self.specs, || format!("cgroup {}", path.display()));
-        CgroupEntry {
-            identity: identity.unwrap_or(HOST),
-            class: self
-                .processes
-                .class(candidates, &self.specs, &mut self.ties),
-            below: 0,
+        let class = self
+            .processes
+            .class(candidates, &self.specs, &mut self.ties);
+        match class {
+            Ok(class) => CgroupEntry {
+                identity: identity.unwrap_or(HOST),
+                class,
+                below: 0,
+            },
+            Err((workloads, groups)) => {
+                self.note(Crowd {
+                    workloads,
+                    groups,
+                    cgroup: path.display().to_string(),
+                });
+                CgroupEntry {
+                    identity: UNKNOWN,
+                    class: 0,
+                    below: 0,
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, crowd: Crowd) {
+        if self.crowd.is_none() {
+            tracing::warn!(
+                %crowd,
+                "too many groups: processes of such a cgroup are of no workload and not allowed"
+            );
+            self.crowd = Some(crowd);
         }
     }
 
@@ -168,14 +206,15 @@ fn container<'f>(path: &Path, containers: &'f Containers) -> Option<&'f Containe
     }
 }
 
-/// Reads workloads; `user` resolves user names.
+/// Reads workloads; `user` and `group` resolve names.
 pub(super) fn specs(
     workloads: &[Workload],
     identities: &Identities,
     user: impl Fn(&str) -> Option<u32>,
+    group: impl Fn(&str) -> Option<u32>,
 ) -> Result<Vec<Spec>, IdentityError> {
     let specs = workloads.iter();
     specs
-        .map(|workload| Spec::new(workload, identities, &user))
+        .map(|workload| Spec::new(workload, identities, &user, &group))
         .collect()
 }

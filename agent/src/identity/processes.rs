@@ -1,4 +1,4 @@
-//! `PROCESSES`: which identity a process class, an executable class and a user add up to.
+//! `PROCESSES`: which identity a process class, an executable class, a user and groups add up to.
 //!
 //! The table holds the outcome of the specificity rule for every combination that some workload
 //! asks for, so that the kernel only looks up. It grows with the combinations that match, not with
@@ -11,12 +11,14 @@ use std::{
     sync::Arc,
 };
 
-use ringfence_common::abi::{Identity, ProcessKey, executable::ANY_UID};
+use ringfence_common::abi::{ClassGroups, Identity, ProcessKey, executable::ANY_UID};
 
 use super::{
-    classes::Classes,
+    classes::{Classes, Form},
+    fill::{Index, Sources, describe},
+    groups,
     matching::{Candidates, Spec},
-    specificity::{Best, Condition, Place, Specificity},
+    specificity::{Condition, Place, Specificity},
     ties::Ties,
 };
 
@@ -32,6 +34,9 @@ pub(super) struct Facts {
 /// Content of the map.
 pub(super) type ProcessTable = BTreeMap<ProcessKey, Identity>;
 
+/// Content of `GROUPS`.
+pub(super) type GroupTable = BTreeMap<u32, ClassGroups>;
+
 /// One workload in a process class: all that decides its part of the table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Member {
@@ -40,20 +45,11 @@ struct Member {
     condition: Arc<Condition>,
 }
 
-type Ranked = Vec<(Specificity, usize)>;
-
-/// The workloads of a class by the first thing that they ask of the executable.
-#[derive(Clone, Debug, Default)]
-struct Index {
-    paths: HashMap<PathBuf, Ranked>,
-    digests: HashMap<[u8; 32], Ranked>,
-    any: Ranked,
-}
-
 /// Process classes, executable classes and the table that they span.
 #[derive(Debug)]
 pub(super) struct Processes {
     table: ProcessTable,
+    groups: GroupTable,
     /// Per workload.
     conditions: Vec<Arc<Condition>>,
     /// The workloads that every cgroup may hold.
@@ -62,7 +58,7 @@ pub(super) struct Processes {
     everywhere_hash: u64,
     classes: Classes<(u64, Vec<Member>)>,
     by_candidates: HashMap<Candidates, u32>,
-    indexes: BTreeMap<u32, Index>,
+    indexes: BTreeMap<u32, (Index, Vec<u32>)>,
     executables: Classes<Facts>,
 }
 
@@ -72,6 +68,7 @@ impl Processes {
         let conditions = specs.iter().map(|spec| Arc::new(spec.condition.clone()));
         let mut processes = Self {
             table: ProcessTable::new(),
+            groups: GroupTable::new(),
             conditions: conditions.collect(),
             everywhere: Index::default(),
             everywhere_hash: 0,
@@ -102,17 +99,38 @@ impl Processes {
         &self.table
     }
 
+    /// The groups that each class asks for.
+    pub fn groups(&self) -> &GroupTable {
+        &self.groups
+    }
+
     /// Class of cgroups that may hold these workloads, all of which have conditions, besides those
     /// of every cgroup; 0 where there is none at all.
-    pub fn class(&mut self, candidates: Candidates, specs: &[Spec], ties: &mut Ties) -> u32 {
+    ///
+    /// # Errors
+    /// They ask for too many groups: the names of those that do, and how many groups.
+    pub fn class(
+        &mut self,
+        candidates: Candidates,
+        specs: &[Spec],
+        ties: &mut Ties,
+    ) -> Result<u32, (BTreeSet<String>, usize)> {
         if candidates.is_empty() && self.everywhere.all().next().is_none() {
-            return 0;
+            return Ok(0);
         }
         if let Some(class) = self.by_candidates.get(&candidates) {
-            return *class;
+            return Ok(*class);
         }
         let (index, meaning) = self.index(&candidates, specs);
-        let (class, new) = self.classes.number(&(self.everywhere_hash, meaning));
+        let workloads = index.all().chain(self.everywhere.all());
+        let asked = groups::asked(workloads.filter_map(|(_, workload)| specs.get(*workload)))?;
+        let form = if asked.is_empty() {
+            Form::Plain
+        } else {
+            Form::Grouped
+        };
+        let meaning = (self.everywhere_hash, meaning);
+        let (class, new) = self.classes.number(&meaning, form);
         let _ = self.by_candidates.insert(candidates, class);
         if new {
             if index
@@ -128,15 +146,22 @@ impl Processes {
                 executable: 0,
                 uid: ANY_UID,
             };
-            let both = [&self.everywhere, &index];
-            fill(key, both, &Facts::default(), specs, &mut self.table, ties);
+            if form == Form::Grouped {
+                let _ = self.groups.insert(class, groups::of_class(&asked));
+            }
+            let sources = Sources {
+                indexes: [&self.everywhere, &index],
+                asked: &asked,
+                specs,
+            };
+            sources.fill(key, &Facts::default(), &mut self.table, ties);
             for (executable, facts) in self.executables.iter() {
                 let key = ProcessKey { executable, ..key };
-                fill(key, both, facts, specs, &mut self.table, ties);
+                sources.fill(key, facts, &mut self.table, ties);
             }
-            let _ = self.indexes.insert(class, index);
+            let _ = self.indexes.insert(class, (index, asked));
         }
-        class
+        Ok(class)
     }
 
     /// Class of an executable; 0 where no selector names it.
@@ -144,16 +169,20 @@ impl Processes {
         if *facts == Facts::default() {
             return 0;
         }
-        let (executable, new) = self.executables.number(facts);
+        let (executable, new) = self.executables.number(facts, Form::Plain);
         if new {
-            for (class, index) in &self.indexes {
+            for (class, (index, asked)) in &self.indexes {
                 let key = ProcessKey {
                     class: *class,
                     executable,
                     uid: ANY_UID,
                 };
-                let both = [&self.everywhere, index];
-                fill(key, both, facts, specs, &mut self.table, ties);
+                let sources = Sources {
+                    indexes: [&self.everywhere, index],
+                    asked,
+                    specs,
+                };
+                sources.fill(key, facts, &mut self.table, ties);
             }
         }
         executable
@@ -193,97 +222,17 @@ impl Processes {
             let users = condition.users.as_ref();
             let listed = users.into_iter().flatten().copied();
             for uid in listed.chain(users.is_none().then_some(ANY_UID)) {
-                let asked = (*specificity, &condition.paths, &condition.digests, uid);
+                let Condition {
+                    paths,
+                    digests,
+                    groups,
+                    ..
+                } = &**condition;
+                let asked = (*specificity, paths, digests, uid, groups);
                 if let Some(other) = seen.insert(asked, *workload) {
-                    ties.add(other, *workload, specs, || describe(&condition.paths, uid));
+                    ties.add(other, *workload, specs, || describe(paths, uid, groups));
                 }
             }
         }
     }
-}
-
-impl Index {
-    fn add(&mut self, condition: &Condition, specificity: Specificity, workload: usize) {
-        let list = if let Some(path) = condition.paths.first() {
-            self.paths.entry(path.clone()).or_default()
-        } else if let Some(digest) = condition.digests.first() {
-            self.digests.entry(*digest).or_default()
-        } else {
-            &mut self.any
-        };
-        list.push((specificity, workload));
-    }
-
-    fn all(&self) -> impl Iterator<Item = &(Specificity, usize)> {
-        let named = self.paths.values().chain(self.digests.values());
-        named.flatten().chain(&self.any)
-    }
-
-    /// Workloads that may match an executable.
-    fn matching<'a>(&'a self, facts: &'a Facts) -> impl Iterator<Item = &'a (Specificity, usize)> {
-        let paths = facts.paths.iter().filter_map(|path| self.paths.get(path));
-        let digest = facts
-            .digest
-            .as_ref()
-            .and_then(|digest| self.digests.get(digest));
-        paths.chain(digest).flatten().chain(&self.any)
-    }
-}
-
-/// Writes what a class (its own workloads and those of every cgroup) and an executable class add up
-/// to, per user.
-fn fill(
-    key: ProcessKey,
-    indexes: [&Index; 2],
-    facts: &Facts,
-    specs: &[Spec],
-    table: &mut ProcessTable,
-    ties: &mut Ties,
-) {
-    let mut anybody = Best::default();
-    let mut by_user: BTreeMap<u32, Best> = BTreeMap::new();
-    for (specificity, workload) in indexes.into_iter().flat_map(|index| index.matching(facts)) {
-        let Some(Spec { condition, .. }) = specs.get(*workload) else {
-            continue;
-        };
-        if !condition.paths.is_subset(&facts.paths)
-            || !condition
-                .digests
-                .iter()
-                .all(|asked| facts.digest.as_ref() == Some(asked))
-        {
-            continue;
-        }
-        match &condition.users {
-            None => anybody.offer(*specificity, *workload),
-            Some(users) => {
-                for user in users {
-                    by_user
-                        .entry(*user)
-                        .or_default()
-                        .offer(*specificity, *workload);
-                }
-            }
-        }
-    }
-    let place = |uid| move || describe(&facts.paths, uid);
-    if let Some(identity) = ties.decide(anybody, specs, place(ANY_UID)) {
-        let _ = table.insert(key, identity);
-    }
-    for (uid, best) in by_user {
-        if let Some(identity) = ties.decide(anybody.or(best), specs, place(uid)) {
-            let _ = table.insert(ProcessKey { uid, ..key }, identity);
-        }
-    }
-}
-
-fn describe(paths: &BTreeSet<PathBuf>, uid: u32) -> String {
-    let mut text = String::from("processes");
-    for path in paths {
-        text = format!("{text} of {}", path.display());
-    }
-    if uid != ANY_UID {
-        text = format!("{text} of user {uid}");
-    }
-    text
 }

@@ -2,20 +2,23 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    io,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use nix::unistd::User;
 use ringfence_common::abi::{ExecutableKey, Identity};
 use ringfence_policy::model::{Identities, Workload};
+use tokio::sync::Notify;
 
 use super::{
     ContainerAnswer, ContainerFacts, ContainerQuestion, IdentityError, OnTie, Tie,
     containers::Containers,
     executables::{Executables, MOST_KNOWN},
+    groups::{Crowd, Groups},
+    names::{group, user},
     placement::{Placement, specs},
     root,
     tables::Tables,
@@ -59,18 +62,18 @@ impl Resolver {
         Ok(resolver)
     }
 
-    /// Replaces the workloads. User names are resolved now.
+    /// Replaces the workloads. Names of users and groups are resolved now.
     ///
     /// # Errors
-    /// Two workloads are equally specific for some process and `on_tie` refuses that, or one has no
-    /// identity. The previous workloads stay in force.
+    /// Two workloads are equally specific for some process and `on_tie` refuses that (not where they
+    /// ask for different groups), a cgroup would have too many groups, or a workload has no identity. The previous workloads stay in force.
     pub fn set_workloads(
         &mut self,
         workloads: &[Workload],
         identities: &Identities,
         on_tie: OnTie,
     ) -> Result<(), IdentityError> {
-        let specs = specs(workloads, identities, user)?;
+        let specs = specs(workloads, identities, user, group)?;
         if specs == self.placement.specs() {
             return Ok(());
         }
@@ -79,12 +82,14 @@ impl Resolver {
         executables.watch(&self.watcher);
         let _ = executables.refresh();
         let tables = Tables::build(&self.tree, &self.containers, &mut placement, &executables);
-        let tie = placement.ties().next().cloned();
-        if let Some(tie) = tie.filter(|_| on_tie == OnTie::Refuse) {
+        let tie = placement.ties().find(|tie| !tie.by_group);
+        let crowd = placement.crowd().cloned().map(IdentityError::Groups);
+        let fault = tie.cloned().map(IdentityError::Tie).or(crowd);
+        if let Some(fault) = fault.filter(|_| on_tie == OnTie::Refuse) {
             self.executables.inherit_watches(executables);
             self.executables.watch(&self.watcher);
             let _ = self.refresh_executables();
-            return Err(IdentityError::Tie(tie));
+            return Err(fault);
         }
         self.executables = executables;
         self.placement = placement;
@@ -186,6 +191,26 @@ impl Resolver {
         self.build();
     }
 
+    /// Executables larger than this match no `sha256` selector, bytes.
+    pub fn limit_hashing(&mut self, limit: u64) {
+        self.executables.limit_hashing(limit);
+    }
+
+    /// From now on executables are hashed on a thread of its own and pending meanwhile. Call
+    /// [`Self::take_hashed`] after each notification.
+    ///
+    /// # Errors
+    /// The thread can't be started.
+    pub fn hash_in_background(&mut self) -> io::Result<Arc<Notify>> {
+        self.executables.hash_in_background()
+    }
+
+    /// Judges executables that were hashed; returns whether the tables changed.
+    pub fn take_hashed(&mut self) -> bool {
+        let changed = self.executables.take_hashed();
+        self.update_executables(&changed)
+    }
+
     /// What the kernel maps must hold now.
     #[must_use]
     pub fn tables(&self) -> &Tables {
@@ -196,6 +221,13 @@ impl Resolver {
     /// identity `UNKNOWN`.
     pub fn ties(&self) -> impl Iterator<Item = &Tie> {
         self.placement.ties()
+    }
+
+    /// Workloads that turned out to ask for too many groups in one cgroup, whose processes have the identity
+    /// `UNKNOWN`.
+    #[must_use]
+    pub fn crowd(&self) -> Option<&Crowd> {
+        self.placement.crowd()
     }
 
     /// The guarded directory.
@@ -268,26 +300,36 @@ impl Resolver {
     }
 
     /// What the kernel makes of a process, by the same steps: `PENDING` while the executable is not
-    /// judged, `UNKNOWN` where there is none to judge. An unknown cgroup stands for the root where no
+    /// judged, `UNKNOWN` where there is none to judge or its groups matter and are not known. An unknown cgroup stands for the root where no
     /// cgroup below that can be someone else; its ancestors can't be told from the number.
     #[must_use]
-    pub fn resolve(&self, cgroup: u64, exe: Option<&ExecutableKey>, uid: u32) -> Identity {
-        self.tables.resolve(cgroup, self.root_id(), exe, uid)
+    pub fn resolve(
+        &self,
+        cgroup: u64,
+        exe: Option<&ExecutableKey>,
+        uid: u32,
+        groups: &Groups,
+    ) -> Identity {
+        self.tables
+            .resolve(cgroup, self.root_id(), exe, uid, groups)
     }
 
     /// Whether a cgroup is there.
     #[must_use]
-    pub fn knows(&self, cgroup: u64) -> bool {
+    pub fn is_there(&self, cgroup: u64) -> bool {
         self.tables.cgroups.contains_key(&cgroup)
     }
 
-    /// Process class of a cgroup, 0 = none.
+    /// Process class of a process in a cgroup, 0 = none or not known.
     #[must_use]
-    pub fn class_of(&self, cgroup: u64) -> u32 {
-        self.tables
-            .cgroups
-            .get(&cgroup)
-            .map_or(0, |entry| entry.class)
+    pub fn class_of(&self, cgroup: u64, groups: &Groups) -> u32 {
+        self.tables.class_of(cgroup, groups).unwrap_or(0)
+    }
+
+    /// Whether that is enough of the groups of a process to tell what it is in a cgroup.
+    #[must_use]
+    pub fn knows(&self, cgroup: u64, groups: &Groups) -> bool {
+        self.tables.class_of(cgroup, groups).is_some()
     }
 
     fn update_cgroups(&mut self, ids: &BTreeSet<u64>) -> bool {
@@ -359,10 +401,14 @@ impl Resolver {
     /// The table only grows while the workloads stay the same.
     fn take_processes(&mut self) -> bool {
         let processes = self.placement.processes();
-        if processes.len() == self.tables.processes.len() {
+        let groups = self.placement.groups();
+        if processes.len() == self.tables.processes.len()
+            && groups.len() == self.tables.groups.len()
+        {
             return false;
         }
         self.tables.processes.clone_from(processes);
+        self.tables.groups.clone_from(groups);
         true
     }
 }
@@ -370,15 +416,5 @@ impl Resolver {
 impl AsFd for Resolver {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.watcher.as_fd()
-    }
-}
-
-fn user(name: &str) -> Option<u32> {
-    match User::from_name(name) {
-        Ok(user) => user.map(|user| user.uid.as_raw()),
-        Err(error) => {
-            tracing::warn!(user = name, %error, "user database cannot be read");
-            None
-        }
     }
 }

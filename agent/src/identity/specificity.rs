@@ -1,8 +1,8 @@
 //! Which of two workloads that match the same process is the more specific one.
 //!
 //! [`Specificity`] compares, in this order:
-//! 1. conditions on the process itself: how many of executable digest, executable path and user;
-//! 2. a digest, then a path, before a user;
+//! 1. conditions on the process itself: how many of executable digest, executable path, user and group;
+//! 2. a digest, then a path, then a user, before a group; then how many groups;
 //! 3. [`Place`]: how many selectors look at the container, then where in the cgroup tree they take hold.
 //!
 //! Workloads that are equal in all of it are tied.
@@ -23,6 +23,8 @@ pub(super) struct Condition {
     pub digests: BTreeSet<[u8; 32]>,
     /// Users of whom the process must be one; `None` is every user.
     pub users: Option<BTreeSet<u32>>,
+    /// Groups in all of which the process must be.
+    pub groups: BTreeSet<u32>,
 }
 
 impl Condition {
@@ -86,6 +88,8 @@ pub(super) struct Specificity {
     conditions: u8,
     digest: bool,
     path: bool,
+    user: bool,
+    groups: usize,
     place: Place,
 }
 
@@ -94,11 +98,15 @@ impl Specificity {
     pub fn new(condition: &Condition, place: Place) -> Self {
         let digest = !condition.digests.is_empty();
         let path = !condition.paths.is_empty();
-        let conditions = u8::from(digest) + u8::from(path) + u8::from(condition.users.is_some());
+        let user = condition.users.is_some();
+        let groups = condition.groups.len();
+        let kinds = [digest, path, user, groups > 0].map(u8::from);
         Self {
-            conditions,
+            conditions: kinds.iter().sum(),
             digest,
             path,
+            user,
+            groups,
             place,
         }
     }
@@ -163,6 +171,14 @@ mod tests {
             paths: path.then(|| "/bin/x".into()).into_iter().collect(),
             digests: digest.then_some([1; 32]).into_iter().collect(),
             users: user.then(|| BTreeSet::from([1])),
+            groups: BTreeSet::new(),
+        }
+    }
+
+    fn in_groups(condition: Condition, count: u32) -> Condition {
+        Condition {
+            groups: (0..count).collect(),
+            ..condition
         }
     }
 
@@ -174,13 +190,19 @@ mod tests {
         };
         let order = [
             Specificity::new(&condition(false, false, false), place(9)),
+            Specificity::new(&in_groups(condition(false, false, false), 1), place(1)),
+            Specificity::new(&in_groups(condition(false, false, false), 1), place(2)),
+            Specificity::new(&in_groups(condition(false, false, false), 2), place(1)),
             Specificity::new(&condition(false, false, true), place(1)),
             Specificity::new(&condition(false, false, true), place(2)),
             Specificity::new(&condition(true, false, false), place(1)),
             Specificity::new(&condition(false, true, false), place(1)),
+            Specificity::new(&in_groups(condition(false, false, true), 1), place(0)),
+            Specificity::new(&in_groups(condition(true, false, false), 1), place(0)),
             Specificity::new(&condition(true, false, true), place(0)),
             Specificity::new(&condition(false, true, true), place(0)),
             Specificity::new(&condition(true, true, false), place(0)),
+            Specificity::new(&in_groups(condition(false, true, true), 1), place(0)),
             Specificity::new(&condition(true, true, true), place(0)),
         ];
         assert!(order.is_sorted_by(|a, b| a < b), "{order:#?}");

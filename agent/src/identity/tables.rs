@@ -7,15 +7,16 @@ use std::{
 };
 
 use ringfence_common::abi::{
-    CgroupEntry, ChildKey, ExecutableKey, Identity, ProcessKey,
+    CgroupEntry, ChildKey, ClassGroups, ExecutableKey, Identity, ProcessKey,
     cgroup::{NAME_BYTES, OTHERS},
-    executable::ANY_UID,
+    executable::{ANY_UID, GROUPED, MEMBER},
     identity::{PENDING, UNKNOWN},
 };
 
 use super::{
     containers::{ContainerFacts, Containers, container_of},
     executables::Executables,
+    groups::Groups,
     placement::Placement,
     tree::Tree,
 };
@@ -25,7 +26,7 @@ const MOST_CHILDREN: usize = 131_072;
 
 /// What the kernel maps must hold.
 ///
-/// Write `processes`, then `executables`, `children`, `cgroups`, and remove in the opposite order: an entry
+/// Write `processes` and `groups`, then `executables`, `children`, `cgroups`, and remove in the opposite order: an entry
 /// is never there before what it refers to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
@@ -37,6 +38,8 @@ pub struct Tables {
     pub executables: BTreeMap<ExecutableKey, u32>,
     /// `PROCESSES`.
     pub processes: BTreeMap<ProcessKey, Identity>,
+    /// `GROUPS`: by process class.
+    pub groups: BTreeMap<u32, ClassGroups>,
     /// Not for the kernel: what runtimes have said of the containers in these cgroups.
     pub containers: Arc<BTreeMap<PathBuf, ContainerFacts>>,
 }
@@ -59,6 +62,7 @@ impl Tables {
             .collect();
         tables.processes.clone_from(placement.processes());
         tables.containers = Arc::new(containers.facts_by_path());
+        tables.groups.clone_from(placement.groups());
         tables
     }
 
@@ -153,6 +157,12 @@ impl Tables {
         Some(way)
     }
 
+    /// Process class of a process in a cgroup; `None` where its groups decide that and are not known.
+    pub(super) fn class_of(&self, cgroup: u64, groups: &Groups) -> Option<u32> {
+        let class = self.cgroups.get(&cgroup).map_or(0, |entry| entry.class);
+        groups.class(class, self.groups.get(&class))
+    }
+
     /// The kernel's steps from a process to its identity; `root` is the cgroup id of the guarded root.
     #[must_use]
     pub fn resolve(
@@ -161,6 +171,7 @@ impl Tables {
         root: u64,
         exe: Option<&ExecutableKey>,
         uid: u32,
+        groups: &Groups,
     ) -> Identity {
         let cgroups = &self.cgroups;
         let entry = match (cgroups.get(&cgroup), cgroups.get(&root)) {
@@ -180,18 +191,32 @@ impl Tables {
             None if *exe == ExecutableKey::FOREIGN => 0,
             None => return PENDING,
         };
-        let find = |uid| {
+        let Some(class) = groups.class(entry.class, self.groups.get(&entry.class)) else {
+            return UNKNOWN;
+        };
+        find(&self.processes, class, executable, uid).unwrap_or(entry.identity)
+    }
+}
+
+/// What `PROCESSES` says of a process: of the groups that it is in, or else of any groups.
+pub(super) fn find(
+    processes: &BTreeMap<ProcessKey, Identity>,
+    class: u32,
+    executable: u32,
+    uid: u32,
+) -> Option<Identity> {
+    let grouped = class & GROUPED != 0;
+    let classes = [Some(class), grouped.then_some(class & !MEMBER)];
+    classes.into_iter().flatten().find_map(|class| {
+        [uid, ANY_UID].into_iter().find_map(|uid| {
             let key = ProcessKey {
-                class: entry.class,
+                class,
                 executable,
                 uid,
             };
-            self.processes.get(&key).copied()
-        };
-        find(uid)
-            .or_else(|| find(ANY_UID))
-            .unwrap_or(entry.identity)
-    }
+            processes.get(&key).copied()
+        })
+    })
 }
 
 /// What stands for someone else than before.

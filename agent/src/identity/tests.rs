@@ -16,7 +16,7 @@ use ringfence_common::abi::{
 use ringfence_policy::model::Selector;
 
 use super::{
-    ContainerAnswer, ContainerFacts, IdentityError, OnTie, Resolver, adopt,
+    ContainerAnswer, ContainerFacts, Groups, IdentityError, OnTie, Resolver, adopt,
     file::Executable,
     fixture::{TestCgroup, cgroup, program, unit, workloads},
     mounts::Mounts,
@@ -30,6 +30,10 @@ fn resolver(cgroup: &TestCgroup) -> Resolver {
 fn set(resolver: &mut Resolver, list: &[(&str, &[Selector])]) -> Result<(), IdentityError> {
     let (workloads, identities) = workloads(list);
     resolver.set_workloads(&workloads, &identities, OnTie::Refuse)
+}
+
+fn no_groups() -> Groups {
+    Groups::All([].into())
 }
 
 fn key(path: &Path) -> ExecutableKey {
@@ -50,6 +54,7 @@ fn assert_true_to_life(cgroup: &TestCgroup, found: &Resolver, list: &[(&str, &[S
     assert_eq!(found_now.cgroups, expected.cgroups);
     assert_eq!(found_now.children, expected.children);
     assert_eq!(found_now.processes, expected.processes);
+    assert_eq!(found_now.groups, expected.groups);
     // It may remember more executables: those that it was asked about.
     for (key, class) in &expected.executables {
         assert_eq!(found_now.executables.get(key), Some(class));
@@ -76,7 +81,7 @@ fn every_cgroup_has_an_entry_as_it_comes_and_none_when_gone() {
     let web = cgroup_root.create(format!("web.service/{deep}"));
     assert!(resolver.process_events());
     assert_eq!(resolver.tables().cgroups.len(), 42);
-    assert_eq!(resolver.resolve(id(&web), None, 5), UNKNOWN);
+    assert_eq!(resolver.resolve(id(&web), None, 5, &no_groups()), UNKNOWN);
     let entry = resolver.tables().cgroups.get(&id(&web)).copied();
     assert!(entry.is_some_and(|entry| entry.identity == 256 && entry.class != 0));
     assert_eq!(
@@ -162,8 +167,8 @@ fn container_is_asked_about_when_it_appears_and_settled_by_the_answer() {
         id(&root.create(format!("pods/c-{id_text}.scope/in"))),
     );
     assert!(resolver.process_events());
-    assert_eq!(resolver.resolve(outer, None, 0), PENDING);
-    assert_eq!(resolver.resolve(inner, None, 0), PENDING);
+    assert_eq!(resolver.resolve(outer, None, 0, &no_groups()), PENDING);
+    assert_eq!(resolver.resolve(inner, None, 0, &no_groups()), PENDING);
     assert_eq!(resolver.unknown_containers().count(), 1);
     let questions = resolver.container_questions(9);
     assert_eq!(questions.len(), 1);
@@ -171,8 +176,8 @@ fn container_is_asked_about_when_it_appears_and_settled_by_the_answer() {
 
     let facts: ContainerFacts = [("container.name".to_owned(), "web".to_owned())].into();
     assert!(resolver.container_answered(outer, ContainerAnswer::Is(facts.clone())));
-    assert_eq!(resolver.resolve(outer, None, 0), 256);
-    assert_eq!(resolver.resolve(inner, None, 0), 256);
+    assert_eq!(resolver.resolve(outer, None, 0, &no_groups()), 256);
+    assert_eq!(resolver.resolve(inner, None, 0, &no_groups()), 256);
     let inventory = resolver.inventory();
     let expected = format!("/pods/c-{id_text}.scope");
     assert_eq!(inventory.get("web"), Some(&vec![expected]));
@@ -181,13 +186,13 @@ fn container_is_asked_about_when_it_appears_and_settled_by_the_answer() {
     let mut next = self::resolver(&root);
     next.remember_containers(resolver.containers());
     set(&mut next, &list).expect("workloads");
-    assert_eq!(next.resolve(inner, None, 0), 256);
+    assert_eq!(next.resolve(inner, None, 0, &no_groups()), 256);
     assert_eq!(next.next_container_question(), None);
     fs::remove_dir(path.join("in")).expect("remove");
     fs::remove_dir(&path).expect("remove");
     let again = id(&root.create(format!("pods/c-{id_text}.scope")));
     assert!(next.process_events());
-    assert_eq!(next.resolve(again, None, 0), PENDING);
+    assert_eq!(next.resolve(again, None, 0, &no_groups()), PENDING);
     assert!(next.next_container_question().is_some());
 }
 
@@ -203,7 +208,7 @@ fn nobody_asks_about_cgroups_that_a_user_may_have_created() {
         value: "web".into(),
     };
     set(&mut resolver, &[("web", &[name])]).expect("workloads");
-    assert_eq!(resolver.resolve(id(&made), None, 0), HOST);
+    assert_eq!(resolver.resolve(id(&made), None, 0, &no_groups()), HOST);
     assert_eq!(resolver.next_container_question(), None);
 }
 
@@ -222,27 +227,45 @@ fn executable_is_pending_until_seen_and_follows_its_path() {
         ("rest", &[cgroup("/in")]),
     ];
     set(&mut resolver, &list).expect("workloads");
-    assert_eq!(resolver.resolve(inside, Some(&key(&app)), 0), 256);
-    assert_eq!(resolver.resolve(outside, Some(&key(&app)), 0), HOST);
+    assert_eq!(
+        resolver.resolve(inside, Some(&key(&app)), 0, &no_groups()),
+        256
+    );
+    assert_eq!(
+        resolver.resolve(outside, Some(&key(&app)), 0, &no_groups()),
+        HOST
+    );
 
     let running = root.run("in", &copy, Stdio::null());
-    assert_eq!(resolver.resolve(inside, Some(&key(&copy)), 0), PENDING);
+    assert_eq!(
+        resolver.resolve(inside, Some(&key(&copy)), 0, &no_groups()),
+        PENDING
+    );
     assert_eq!(resolver.seen(key(&copy), running.tgid()), Some(0));
-    assert_eq!(resolver.resolve(inside, Some(&key(&copy)), 0), 257);
+    assert_eq!(
+        resolver.resolve(inside, Some(&key(&copy)), 0, &no_groups()),
+        257
+    );
 
     let before = key(&app);
     fs::rename(&copy, &app).expect("rename");
     let after = key(&app);
     assert!(resolver.process_events());
-    assert_eq!(resolver.resolve(inside, Some(&before), 0), PENDING);
-    assert_eq!(resolver.resolve(inside, Some(&after), 0), 256);
+    assert_eq!(
+        resolver.resolve(inside, Some(&before), 0, &no_groups()),
+        PENDING
+    );
+    assert_eq!(resolver.resolve(inside, Some(&after), 0, &no_groups()), 256);
     assert_true_to_life(&root, &resolver, &list);
 
     // Without the event: being asked is enough.
     program(&copy);
     fs::rename(&copy, &app).expect("rename");
     assert!(resolver.seen(key(&app), 0).is_some_and(|class| class != 0));
-    assert_eq!(resolver.resolve(inside, Some(&after), 0), PENDING);
+    assert_eq!(
+        resolver.resolve(inside, Some(&after), 0, &no_groups()),
+        PENDING
+    );
 }
 
 #[test]
@@ -259,12 +282,21 @@ fn swapped_link_on_the_way_to_an_executable_is_noticed() {
     let app = Selector::Exe(at("current/app"));
     set(&mut resolver, &[("app", std::slice::from_ref(&app))]).expect("workloads");
     let (one, two) = (key(&at("1/app")), key(&at("2/app")));
-    assert_eq!(resolver.resolve(resolver.root_id(), Some(&one), 0), 256);
+    assert_eq!(
+        resolver.resolve(resolver.root_id(), Some(&one), 0, &no_groups()),
+        256
+    );
     std::os::unix::fs::symlink("2", at("next")).expect("link");
     fs::rename(at("next"), at("current")).expect("rename");
     assert!(resolver.process_events());
-    assert_eq!(resolver.resolve(resolver.root_id(), Some(&one), 0), PENDING);
-    assert_eq!(resolver.resolve(resolver.root_id(), Some(&two), 0), 256);
+    assert_eq!(
+        resolver.resolve(resolver.root_id(), Some(&one), 0, &no_groups()),
+        PENDING
+    );
+    assert_eq!(
+        resolver.resolve(resolver.root_id(), Some(&two), 0, &no_groups()),
+        256
+    );
 }
 
 #[test]

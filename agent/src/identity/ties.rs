@@ -23,8 +23,10 @@ pub struct Tie {
     pub first: String,
     /// The other one.
     pub second: String,
-    /// Where they meet: a cgroup, or an executable and a user.
+    /// Where they meet: a cgroup, or an executable, a user and groups.
     pub place: String,
+    /// They ask for different groups: whether there is a process in all of them is up to the host.
+    pub by_group: bool,
 }
 
 impl fmt::Display for Tie {
@@ -73,13 +75,19 @@ impl Ties {
                 first: first.name.clone(),
                 second: second.name.clone(),
                 place: place(),
+                by_group: first.condition.groups != second.condition.groups,
             };
-            tracing::warn!(
-                first = tie.first,
-                second = tie.second,
-                place = tie.place,
-                "equally specific workloads: such processes are of no workload and not allowed"
-            );
+            if tie.by_group {
+                // Any two workloads with a group each: said once for all of them in the status.
+                tracing::debug!(%tie, "equally specific workloads");
+            } else {
+                tracing::warn!(
+                    first = tie.first,
+                    second = tie.second,
+                    place = tie.place,
+                    "equally specific workloads: such processes are of no workload and not allowed"
+                );
+            }
             tie
         });
     }

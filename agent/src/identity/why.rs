@@ -17,11 +17,11 @@ use ringfence_policy::model::{Identities, Workload};
 
 pub use ask::{Asked, Depth, SelectorCheck};
 
-use self::ask::uid_of;
 use super::{
     Tables,
     live::Live,
     matching::{Matcher, Spec},
+    names,
     specificity::{Place, Specificity},
 };
 
@@ -59,7 +59,8 @@ pub fn identity_of(live: &Live, tables: &Tables, root: u64) -> Identity {
     if live.tgid == std::process::id() {
         return AGENT;
     }
-    tables.resolve(live.cgroup_id, root, live.program.key.as_ref(), live.uid)
+    let exe = live.program.key.as_ref();
+    tables.resolve(live.cgroup_id, root, exe, live.uid, &live.groups)
 }
 
 /// Explains a process under the workloads and tables in force. `root` is the cgroup id of the guarded root.
@@ -117,7 +118,7 @@ fn rank(
     let specs: Vec<Spec> = candidates
         .iter()
         .filter_map(|candidate| workloads.get(candidate.workload))
-        .filter_map(|workload| Spec::new(workload, identities, uid_of).ok())
+        .filter_map(|workload| Spec::new(workload, identities, names::user, names::group).ok())
         .collect();
     let places: HashMap<usize, Place> = Matcher::new(&specs)
         .map(|matcher| {

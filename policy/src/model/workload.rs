@@ -47,6 +47,10 @@ pub enum Selector {
         /// The value, as the runtime has it.
         value: String,
     },
+    /// Id of a group that the process is in: its real one or a supplementary one.
+    Gid(u32),
+    /// Name of such a group.
+    Group(String),
 }
 
 impl Selector {
@@ -62,6 +66,8 @@ impl Selector {
             Self::Uid(_) => "uid",
             Self::User(_) => "user",
             Self::Container { key, .. } => key,
+            Self::Gid(_) => "gid",
+            Self::Group(_) => "group",
         }
     }
 }
@@ -72,10 +78,11 @@ impl PartialEq for Selector {
             (Self::Cgroup(a), Self::Cgroup(b)) => a.glob() == b.glob(),
             (Self::SystemdUnit(a), Self::SystemdUnit(b))
             | (Self::SystemdSlice(a), Self::SystemdSlice(b))
-            | (Self::User(a), Self::User(b)) => a == b,
+            | (Self::User(a), Self::User(b))
+            | (Self::Group(a), Self::Group(b)) => a == b,
             (Self::Exe(a), Self::Exe(b)) => a == b,
             (Self::Sha256(a), Self::Sha256(b)) => a == b,
-            (Self::Uid(a), Self::Uid(b)) => a == b,
+            (Self::Uid(a), Self::Uid(b)) | (Self::Gid(a), Self::Gid(b)) => a == b,
             (
                 Self::Container { key, value },
                 Self::Container {

@@ -105,12 +105,13 @@ pub(super) fn ties(workloads: &[Workload]) -> Vec<Diagnostic> {
 fn canonical(selector: &Selector) -> String {
     let value = match selector {
         Selector::Cgroup(glob) => glob.glob().glob().to_owned(),
-        Selector::SystemdUnit(name) | Selector::SystemdSlice(name) | Selector::User(name) => {
-            name.clone()
-        }
+        Selector::SystemdUnit(name)
+        | Selector::SystemdSlice(name)
+        | Selector::User(name)
+        | Selector::Group(name) => name.clone(),
         Selector::Exe(path) => path.display().to_string(),
         Selector::Sha256(hash) => format!("{hash:?}"),
-        Selector::Uid(uid) => uid.to_string(),
+        Selector::Uid(id) | Selector::Gid(id) => id.to_string(),
         Selector::Container { value, .. } => value.clone(),
     };
     format!("{}={value}", selector.key())

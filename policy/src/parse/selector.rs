@@ -13,7 +13,7 @@ use super::{
 };
 use crate::model::Selector;
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 11] = [
     "cgroup",
     "systemd-unit",
     "systemd-slice",
@@ -21,12 +21,32 @@ const KEYS: [&str; 9] = [
     "sha256",
     "user",
     "uid",
+    "group",
+    "gid",
     "container",
     "k8s",
 ];
 /// Designed but not built: by name or as the first part of a dotted name.
-const LATER: [&str; 3] = ["parent", "group", "gid"];
+const LATER: [&str; 1] = ["parent"];
+const USER: Kind = Kind {
+    number: "uid",
+    name: "user",
+    file: "/etc/passwd",
+};
+const GROUP: Kind = Kind {
+    number: "gid",
+    name: "group",
+    file: "/etc/group",
+};
 const UNIT_TYPES: [&str; 5] = [".service", ".scope", ".socket", ".mount", ".swap"];
+
+/// What is chosen by name or by number: the keys, and where names stand.
+#[derive(Clone, Copy)]
+struct Kind {
+    number: &'static str,
+    name: &'static str,
+    file: &'static str,
+}
 
 pub(super) fn read(report: &mut Report<'_>, table: &Table<'_, '_>) -> Vec<Selector> {
     let mut selectors = Vec::new();
@@ -72,7 +92,9 @@ pub(super) fn read(report: &mut Report<'_>, table: &Table<'_, '_>) -> Vec<Select
 
 fn selector(report: &mut Report<'_>, key: &str, value: &Value<'_>) -> Option<Selector> {
     let read = if key == "uid" {
-        uid(value)
+        number(value, USER).map(Selector::Uid)
+    } else if key == "gid" {
+        number(value, GROUP).map(Selector::Gid)
     } else {
         let text = string(report, value, key)?;
         match key {
@@ -81,7 +103,8 @@ fn selector(report: &mut Report<'_>, key: &str, value: &Value<'_>) -> Option<Sel
             "systemd-slice" => slice(text),
             "exe" => exe(text),
             "sha256" => sha256(text),
-            _ => user(text),
+            "group" => name(text, GROUP).map(Selector::Group),
+            _ => name(text, USER).map(Selector::User),
         }
     };
     read.map_err(|fault| report.fault(&value.span(), fault))
@@ -193,29 +216,30 @@ fn sha256(text: &str) -> Result<Selector, Fault> {
     ))
 }
 
-fn uid(value: &Value<'_>) -> Result<Selector, Fault> {
+fn number(value: &Value<'_>, kind: Kind) -> Result<u32, Fault> {
+    let Kind { number, name, .. } = kind;
     let digits = value.get_ref().as_integer();
-    let uid = digits.and_then(|digits| u32::from_str_radix(digits.as_str(), digits.radix()).ok());
-    // The highest number means "no user" (setresuid(2)).
-    match uid {
-        Some(uid) if uid != u32::MAX => Ok(Selector::Uid(uid)),
-        _ => Err(Fault::new(
-            "uid is not a user id",
-            "write a number from 0 to 4294967294, or `user = \"name\"`",
-        )),
-    }
+    let id = digits.and_then(|digits| u32::from_str_radix(digits.as_str(), digits.radix()).ok());
+    // The highest number means "none" (setresuid(2)).
+    id.filter(|id| *id != u32::MAX).ok_or_else(|| {
+        Fault::new(
+            format!("{number} is not a {name} id"),
+            format!("write a number from 0 to 4294967294, or `{name} = \"name\"`"),
+        )
+    })
 }
 
-fn user(text: &str) -> Result<Selector, Fault> {
+fn name(text: &str, kind: Kind) -> Result<String, Fault> {
     if !text.is_empty()
         && !text
             .chars()
             .any(|c| c == ':' || c.is_whitespace() || c.is_control())
     {
-        return Ok(Selector::User(text.to_owned()));
+        return Ok(text.to_owned());
     }
+    let Kind { number, name, file } = kind;
     Err(Fault::new(
-        format!("user {text:?} is not the name of a user"),
-        "write the name as in /etc/passwd, or `uid = 1000`",
+        format!("{name} {text:?} is not the name of a {name}"),
+        format!("write the name as in {file}, or `{number} = 1000`"),
     ))
 }

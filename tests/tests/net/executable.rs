@@ -3,7 +3,7 @@
 use std::{fs, process::Command};
 
 use ringfence_tests::{
-    Agent,
+    Agent, Options,
     flows::line,
     policy::{policy, workload, workloads},
     poll::until,
@@ -199,5 +199,54 @@ fn an_executable_that_is_not_judged_yet_gets_no_raw_socket() {
                 .run(&["socket", "raw4"])
                 .expect_refused("socket", "a raw socket");
         }
+    });
+}
+
+#[test]
+fn a_large_executable_that_is_being_hashed_delays_nobody() {
+    scene("hash", |sandbox| {
+        let small = sandbox.actor("small");
+        let digest = sha256(small.program());
+        let text = |port: u16| {
+            workload(
+                "small",
+                &format!("cgroup = \"/app\", sha256 = \"{digest}\""),
+            ) + &workload("rest", "cgroup = \"/app\"")
+                + &policy(
+                    "small",
+                    "",
+                    &[("egress", &format!("ports = [\"{port}/tcp\"]"))],
+                )
+                + &policy("rest", "default-deny = [\"egress\"]", &[])
+        };
+        let options = Options {
+            agent: "hash-limit = \"1024 GiB\"".to_owned(),
+            ..Options::default()
+        };
+        let agent = Agent::start_with(sandbox, &options, &text(81));
+        // A program with a tail of zeros takes no room, and minutes to hash.
+        let large = sandbox.actor("large").in_cgroup(sandbox, "app");
+        let file = fs::OpenOptions::new().write(true).open(large.program());
+        file.and_then(|file| file.set_len(512 << 30)).unwrap();
+        let first = large.tcp("127.0.0.1:81", &["--timeout-ms", "500"]);
+        assert!(
+            !first.ok() && first.error.as_deref() != Some("ECONNREFUSED"),
+            "{first:?}"
+        );
+        let copy = sandbox.actor("copy").in_cgroup(sandbox, "app");
+        until("a small executable is judged", || {
+            copy.tcp("127.0.0.1:81", &["--timeout-ms", "1000"])
+                .failed("connect", "ECONNREFUSED")
+        });
+        agent.set_policy(&text(82));
+        let _ = assert_allowed(&copy, "127.0.0.1:82", &[]);
+        let _ = assert_refused(&copy, "127.0.0.1:81", &[]);
+        // Neither `small` nor `rest` until its digest is known.
+        let last = large.tcp("127.0.0.1:82", &["--timeout-ms", "500"]);
+        assert!(
+            !last.ok() && !matches!(last.error.as_deref(), Some("ECONNREFUSED" | "EPERM")),
+            "{last:?}"
+        );
+        agent.assert_counters();
     });
 }

@@ -22,6 +22,7 @@ mod expiry;
 mod explain;
 mod flood;
 mod generations;
+mod group;
 mod icmp;
 mod impostor;
 mod inventory;

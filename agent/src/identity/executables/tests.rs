@@ -14,7 +14,7 @@ use crate::identity::{
 
 fn executables(selectors: &[Selector]) -> Executables {
     let (workloads, identities) = workloads(&[("w", selectors)]);
-    let specs = specs(&workloads, &identities, |_| None).expect("specs");
+    let specs = specs(&workloads, &identities, |_| None, |_| None).expect("specs");
     let mut executables = Executables::new(MOST_KNOWN).with_specs(&specs);
     let _ = executables.refresh();
     executables

@@ -16,10 +16,11 @@ use super::{
     super::{
         executables::HASH_LIMIT,
         file::Executable,
-        hash::digest,
+        hash::Hashing,
         live::{Live, ProgramState},
         mounts::Mounts,
-        tree::directory::names,
+        names,
+        tree::directory,
     },
     Candidate,
 };
@@ -162,11 +163,25 @@ impl Asked {
                 (found.flatten() == Some(value), value.clone(), shown)
             }
             Selector::Uid(uid) => (live.uid == *uid, uid.to_string(), self.user_name(live.uid)),
+            Selector::Gid(gid) => (
+                live.groups.hold(*gid),
+                gid.to_string(),
+                live.groups.to_string(),
+            ),
+            Selector::Group(name) => {
+                let known = names::group(name);
+                let wanted = match known {
+                    Some(gid) => format!("{name} ({gid})"),
+                    None => format!("{name} (unknown on this host)"),
+                };
+                let matched = known.is_some_and(|gid| live.groups.hold(gid));
+                (matched, wanted, live.groups.to_string())
+            }
             Selector::User(name) => {
                 let known = *self
                     .users
                     .entry(name.clone())
-                    .or_insert_with(|| uid_of(name));
+                    .or_insert_with(|| names::user(name));
                 let wanted = match known {
                     Some(uid) => format!("{name} ({uid})"),
                     None => format!("{name} (unknown on this host)"),
@@ -218,8 +233,11 @@ impl Asked {
             return known.clone();
         }
         let path = PathBuf::from(format!("/proc/{}/exe", live.tgid));
-        let taken =
-            Executable::open(&path, &self.mounts).and_then(|file| digest(&file, HASH_LIMIT));
+        let taken = Executable::open(&path, &self.mounts).and_then(|file| {
+            Hashing::new(file, HASH_LIMIT)?
+                .map(Hashing::finish)
+                .transpose()
+        });
         let text = match taken {
             Ok(Some(sum)) => Ok(hex(&sum)),
             Ok(None) => Err("none: too large, or on a file system that hides changes".to_owned()),
@@ -249,12 +267,12 @@ fn program(live: &Live, matched: bool, there: bool, wanted: &Path) -> String {
 
 /// The first component after the slices; below it names are delegated. As systemd's `cg_path_get_unit`.
 fn unit_of(path: &Path) -> Option<String> {
-    let unit = names(path).find(|name| !is_slice(name))?;
+    let unit = directory::names(path).find(|name| !is_slice(name))?;
     Some(bare(unit))
 }
 
 fn slices_of(path: &Path) -> Vec<String> {
-    names(path)
+    directory::names(path)
         .take_while(|name| is_slice(name))
         .map(bare)
         .collect()
@@ -280,13 +298,6 @@ const fn cost(selector: &Selector) -> u8 {
     } else {
         0
     }
-}
-
-pub(super) fn uid_of(name: &str) -> Option<u32> {
-    User::from_name(name)
-        .ok()
-        .flatten()
-        .map(|user| user.uid.as_raw())
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -11,6 +11,7 @@ use ringfence_policy::model::Selector;
 
 use super::{
     super::{
+        Groups,
         file::Executable,
         fixture::{cgroup, slice, unit, workloads},
         live::{Program, ProgramState},
@@ -27,6 +28,7 @@ fn live(path: &Path) -> Live {
         tgid: 7,
         comm: "web".to_owned(),
         uid: 0,
+        groups: Groups::All([0, 7].into()),
         cgroup: "/a.slice/a-b.slice/_web.service/x".into(),
         cgroup_id: 10,
         program: Program {

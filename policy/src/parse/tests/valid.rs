@@ -10,7 +10,7 @@ use crate::model::{Peer, Ports, RuleKind, Section, Selector};
 pub(super) const EVERYTHING: &str = r#"
 [[workload]]
 name = "web"
-match = { cgroup = "/web.slice/**", user = "www", uid = 0x21 }
+match = { cgroup = "/web.slice/**", user = "www", uid = 0x21, group = "adm", gid = 4 }
 
 [[workload]]
 name = "api"
@@ -89,6 +89,8 @@ fn workloads_carry_every_key() {
     );
     assert!(web.selectors.contains(&Selector::Uid(33)));
     assert!(web.selectors.contains(&Selector::User("www".into())));
+    assert!(web.selectors.contains(&Selector::Gid(4)));
+    assert!(web.selectors.contains(&Selector::Group("adm".into())));
     assert!(web.labels.is_empty());
 }
 

@@ -6,6 +6,7 @@
 
 mod client;
 mod disguise;
+mod groups;
 mod hold;
 mod insist;
 mod puppet;
@@ -27,8 +28,11 @@ use clap::{Parser, Subcommand, ValueEnum};
 use nix::{
     sched::{CloneFlags, setns, unshare},
     sys::{prctl::set_pdeathsig, signal::Signal},
+    unistd::{Gid, setgid},
 };
 use ringfence_tests::Outcome;
+
+use groups::Gids;
 
 #[derive(Parser)]
 struct Cli {
@@ -38,6 +42,12 @@ struct Cli {
     /// Network namespace to join first
     #[arg(long)]
     netns: Option<PathBuf>,
+    /// Real group to take on
+    #[arg(long, requires = "groups")]
+    gid: Option<u32>,
+    /// Supplementary groups to have, instead of the caller's
+    #[arg(long)]
+    groups: Option<Gids>,
     #[command(subcommand)]
     command: Command,
 }
@@ -99,6 +109,11 @@ enum Command {
         #[arg(default_value_t = 1)]
         ports: u16,
     },
+    /// TCP: make a socket, then for each list of supplementary groups take them on and call with the socket
+    Regroup {
+        address: SocketAddr,
+        groups: Vec<Gids>,
+    },
     /// Make a socket, then end
     Socket { kind: socket::Kind },
     /// One ICMP echo over a ping socket
@@ -155,6 +170,12 @@ fn enter(cli: &Cli) -> Result<()> {
         let netns = File::open(netns).map_err(at("netns"))?;
         setns(netns, CloneFlags::CLONE_NEWNET).map_err(at("netns"))?;
     }
+    if let Some(groups) = &cli.groups {
+        groups.take()?;
+    }
+    if let Some(gid) = cli.gid {
+        setgid(Gid::from_raw(gid)).map_err(at("setgid"))?;
+    }
     Ok(())
 }
 
@@ -187,6 +208,7 @@ fn act(command: Command) -> Result<Outcome> {
             address,
             ports,
         } => server::hold(protocol, address, ports),
+        Command::Regroup { address, groups } => groups::call(address, &groups),
         Command::Socket { kind } => socket::make_only(kind),
         Command::Ping { address, connect } => socket::ping(address, connect),
         Command::Memory { program } => disguise::from_memory(&program),

@@ -106,6 +106,22 @@ fn selectors() {
             "user = \"\"",
             "user \"\" is not the name of a user; write the name as in /etc/passwd, or `uid = 1000`",
         ),
+        (
+            "gid = -1",
+            "gid is not a group id; write a number from 0 to 4294967294, or `group = \"name\"`",
+        ),
+        (
+            "gid = \"wheel\"",
+            "gid is not a group id; write a number from 0 to 4294967294, or `group = \"name\"`",
+        ),
+        (
+            "gid = 4294967295",
+            "gid is not a group id; write a number from 0 to 4294967294, or `group = \"name\"`",
+        ),
+        (
+            "group = \"a b\"",
+            "group \"a b\" is not the name of a group; write the name as in /etc/group, or `gid = 1000`",
+        ),
     ];
     for (selector, expected) in cases {
         assert_eq!(error_of_match(selector), format!("a.toml:3: {expected}"));
@@ -116,12 +132,12 @@ fn selectors() {
 
 #[test]
 fn selectors_of_the_future_say_so() {
-    for selector in ["parent", "group", "gid"] {
+    for selector in ["parent"] {
         let shown = error_of_match(&format!("{selector} = \"x\""));
         assert_eq!(
             shown,
             format!(
-                "a.toml:3: selector `{selector}` is not supported yet by this version; use one of: cgroup, systemd-unit, systemd-slice, exe, sha256, user, uid, container, k8s"
+                "a.toml:3: selector `{selector}` is not supported yet by this version; use one of: cgroup, systemd-unit, systemd-slice, exe, sha256, user, uid, group, gid, container, k8s"
             )
         );
     }
