@@ -74,7 +74,7 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> Fate {
     if ready && seen.ask.peer != identity::PENDING {
         state.held = 0;
     } else {
-        if who::may_wait(&mut state.held, seen.ask.now) {
+        if !policy::is_failsafe(&seen.ask) && who::may_wait(&mut state.held, seen.ask.now) {
             return Fate::Hold;
         }
         // Whoever the other one is: refused as pending.

@@ -2,14 +2,14 @@
 
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use ringfence_common::{
-    abi::{Count, Decision, Tuple, event::Hook},
+    abi::{Count, Decision, Direction, Tuple, event::Hook},
     logic::packet::{Packet, parse_into},
 };
 
 use crate::{
     handoff, identity as who,
     maps::{SOCKETS, count, generation},
-    policy::{Ask, passes},
+    policy::{self, Ask, passes},
     refusal, sides,
     sock::{self, Skb},
     tcp,
@@ -23,6 +23,7 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
         return false;
     }
     ask.generation = generation();
+    ask.direction = Direction::Ingress as u8;
     // The SYN that this SYN-ACK answers was judged on this CPU just before.
     if hook as u8 == Hook::Egress as u8 && handoff::passed(&ask.tuple, ask.generation) {
         return true;
@@ -33,7 +34,7 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
     ask.now = sock::now();
     if who::ready(skb, &mut state.owner) {
         state.held = 0;
-    } else if who::may_wait(&mut state.held, ask.now) {
+    } else if !policy::is_failsafe(&ask) && who::may_wait(&mut state.held, ask.now) {
         return false;
     }
     ask.identity = state.owner.identity;

@@ -113,7 +113,8 @@ fn decide(ask: &Ask, decision: &mut Decision) {
     decision.direction = ask.direction;
     decision.flags = if ask.verified != 0 { PEER_VERIFIED } else { 0 };
     if let Some(reason) = by_identity(ask.identity) {
-        return settle(decision, fixed(reason), fixed(reason), flags);
+        let found = fixed(or_failsafe(ask, reason));
+        return settle(decision, found, found, flags);
     }
     let slot = SlotKey {
         identity: ask.identity,
@@ -122,7 +123,7 @@ fn decide(ask: &Ask, decision: &mut Decision) {
     // Every workload has one: without it is who is none any more.
     // SAFETY: the value is copied at once; a slot is written only while no program reads it.
     let Some(header) = (unsafe { HEADERS.get(slot).copied() }) else {
-        let gone = fixed(Reason::DeniedNoIdentity);
+        let gone = fixed(or_failsafe(ask, Reason::DeniedNoIdentity));
         return settle(decision, gone, gone, flags);
     };
     let mut found = RuleEntry::default();
@@ -154,10 +155,7 @@ fn conclude(ask: &Ask, header: &Header, found: &RuleEntry, decision: &mut Decisi
         deny_unselected,
         ask.now,
     );
-    if enforced.verdict == Verdict::Deny
-        && ask.direction == Direction::Ingress as u8
-        && is_failsafe(ask)
-    {
+    if enforced.verdict == Verdict::Deny && is_failsafe(ask) {
         let safe = fixed(Reason::AllowedFailsafe);
         return settle(decision, safe, safe, flags);
     }
@@ -304,24 +302,46 @@ fn forget(layer: &mut Layer, zero: u64) {
     layer.allow_rule ^= zero as u32;
 }
 
+/// The reason, or the failsafe list where it refuses what nobody may refuse.
 #[inline(always)]
-fn is_failsafe(ask: &Ask) -> bool {
+fn or_failsafe(ask: &Ask, reason: Reason) -> Reason {
+    let refused = reason as u8 >= Reason::DeniedByRule as u8;
+    let inbound = ask.direction != Direction::Egress as u8;
+    if refused && inbound && ringfence_failsafe(ask) != 0 {
+        Reason::AllowedFailsafe
+    } else {
+        reason
+    }
+}
+
+/// Whether the failsafe list lets the flow in, whoever is called.
+#[inline(always)]
+pub fn is_failsafe(ask: &Ask) -> bool {
+    ask.direction == Direction::Ingress as u8 && ringfence_failsafe(ask) != 0
+}
+
+/// Whether the list names an inbound flow, or a port to listen on: 1 or 0. A global function, which the
+/// verifier checks once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ringfence_failsafe(ask: *const Ask) -> i32 {
+    // SAFETY: the verifier makes sure that a pointer which is not null has its type's size behind it.
+    let Some(ask) = (unsafe { ask.as_ref() }) else {
+        return 0;
+    };
+    let (tuple, listens) = (&ask.tuple, ask.direction == Direction::Listen as u8);
     let length = SETTINGS.get(0).map_or(0, |settings| settings.failsafe_len);
     let mut index = 0;
     while index < MAX_FAILSAFE as u32 && index < length {
         if let Some(entry) = FAILSAFE.get(index)
-            && failsafe::covers(
-                entry,
-                &ask.tuple.remote,
-                ask.tuple.protocol,
-                ask.tuple.local_port,
-            )
+            && (failsafe::covers(entry, &tuple.remote, tuple.protocol, tuple.local_port)
+                || (listens && failsafe::names(entry, tuple.protocol, tuple.local_port)))
         {
-            return true;
+            return 1;
         }
         index += 1;
     }
-    false
+    0
 }
 
 #[inline(always)]

@@ -18,7 +18,10 @@ pub fn inbound(ask: &mut Ask, decision: &mut Decision) {
     if policy::restricts_listen(ask.identity, ask.generation) {
         ask.direction = Direction::Listen as u8;
         policy::judge(ask, decision);
-        if !passes(decision) {
+        let refused = !passes(decision);
+        ask.direction = Direction::Ingress as u8;
+        if refused && !policy::is_failsafe(ask) {
+            ask.direction = Direction::Listen as u8;
             return;
         }
     }

@@ -171,7 +171,7 @@ fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook, generation: u32) 
     if ready && ask.peer != identity::PENDING {
         state.held = 0;
     } else {
-        if who::may_wait(&mut state.held, ask.now) {
+        if !policy::is_failsafe(&ask) && who::may_wait(&mut state.held, ask.now) {
             return false;
         }
         // Whoever the other one is: refused as pending.

@@ -7,8 +7,12 @@ use crate::abi::FailsafeEntry;
 #[must_use]
 #[inline(always)]
 pub fn covers(entry: &FailsafeEntry, remote: &[u8; 16], protocol: u8, port: u16) -> bool {
-    entry.protocol == protocol
-        && entry.first_port <= port
-        && port <= entry.last_port
-        && in_network(remote, &entry.address, entry.prefix)
+    names(entry, protocol, port) && in_network(remote, &entry.address, entry.prefix)
+}
+
+/// Whether `entry` names the local `port`, from wherever it may be called.
+#[must_use]
+#[inline(always)]
+pub fn names(entry: &FailsafeEntry, protocol: u8, port: u16) -> bool {
+    entry.protocol == protocol && entry.first_port <= port && port <= entry.last_port
 }

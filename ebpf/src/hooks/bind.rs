@@ -1,6 +1,10 @@
 //! cgroup/bind4 and bind6: sets the owner and judges the right to a local port.
 
-use aya_ebpf::{bindings::bpf_sock_addr, macros::cgroup_sock_addr, programs::SockAddrContext};
+use aya_ebpf::{
+    bindings::{bpf_sock, bpf_sock_addr},
+    macros::cgroup_sock_addr,
+    programs::SockAddrContext,
+};
 use ringfence_common::abi::{Decision, Direction, Tuple, event, event::Hook, identity};
 
 use super::{Call, Caller, caller};
@@ -21,8 +25,22 @@ pub fn bind6(ctx: SockAddrContext) -> i32 {
     decide(ctx.sock_addr, true).code()
 }
 
+/// Whether the call's socket has a local port.
+#[inline(always)]
+fn is_bound(ctx: *mut bpf_sock_addr) -> bool {
+    // SAFETY: the context is the hook's own, and its socket never null.
+    let sk: *mut bpf_sock = unsafe { (*ctx).__bindgen_anon_1.sk };
+    let mut bound = Tuple::default();
+    sock::bound(sk, &mut bound);
+    bound.local_port != 0
+}
+
 #[inline(always)]
 fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
+    // The kernel refuses what is bound already (`__inet_bind`): such a call makes nobody the owner.
+    if is_bound(ctx) {
+        return Call::Allow;
+    }
     let Some(Caller {
         state, protocol, ..
     }) = caller(ctx)

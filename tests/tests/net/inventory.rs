@@ -120,10 +120,17 @@ fn explain_names_the_selector_that_failed_and_what_becomes_of_a_flow() {
         let impostor = web
             .in_cgroup(sandbox, "db")
             .serve(&["tcp", "127.0.0.1:7400"]);
-        let answer = agent
-            .client()
-            .explain_process(impostor.pid(), "", 0)
-            .unwrap();
+        let explain = || {
+            agent
+                .client()
+                .explain_process(impostor.pid(), "", 0)
+                .unwrap()
+        };
+        // Its executable is judged when it starts, which takes a moment.
+        until("the impostor is judged", || {
+            !explain().reason.contains("not been judged")
+        });
+        let answer = explain();
         let process = answer.process.unwrap();
         assert_eq!(
             (process.workload.as_str(), answer.reason.as_str()),
