@@ -276,7 +276,7 @@ const fn state(state: ProgramState) -> v1::ExecutableState {
 impl From<SelectorCheck> for v1::SelectorMatch {
     fn from(check: SelectorCheck) -> Self {
         Self {
-            key: check.key.to_owned(),
+            key: check.key,
             matched: check.matched,
             wanted: check.wanted,
             found: check.found,

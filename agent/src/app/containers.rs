@@ -12,11 +12,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::{sync::mpsc, time};
+use tokio::{
+    sync::{mpsc, watch},
+    time,
+};
 
 use crate::{
     identity::{ContainerAnswer, ContainerFacts, Resolver, adopt},
-    runtime::{Outcome, Question},
+    runtime::{Answer, Outcome, Question, RuntimeState},
     sealed::{Seal, SealError},
 };
 
@@ -26,6 +29,16 @@ const SEAL: Seal = Seal {
 };
 /// Changes with every boot, and so do the numbers of cgroups.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The task that asks the container runtimes, from outside.
+pub struct Runtimes {
+    /// Questions for it.
+    pub questions: mpsc::Sender<Question>,
+    /// Its answers.
+    pub answers: mpsc::Receiver<Answer>,
+    /// How the runtimes are doing.
+    pub states: watch::Receiver<Vec<RuntimeState>>,
+}
 
 /// What is wrong with the copy.
 #[derive(Debug, Error)]

@@ -172,14 +172,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
                 .context("synchronisation with the controller")
         });
     }
-    let (containers, questions) = mpsc::channel(CONTAINER_QUESTIONS);
-    let (answered, answers) = mpsc::channel(CONTAINER_QUESTIONS);
-    let (runtimes, runtime_states) = watch::channel(Vec::new());
-    let settings = config.containers.clone();
-    let _ = tasks.spawn(until(&cancel, async move {
-        runtime::run(settings, questions, answered, runtimes).await;
-        Err(anyhow!("the task that asks container runtimes ended"))
-    }));
+    let runtimes = ask_runtimes(&config, &mut tasks, &cancel);
     let policy = policy::Task {
         engine: started.engine,
         policy_dir: config.agent.policy_dir.clone(),
@@ -199,9 +192,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         updates: received,
         adopted,
         asked,
-        containers,
-        answers,
-        runtimes: runtime_states,
+        runtimes,
         revoke,
     };
     let _ = tasks.spawn(policy.run(cancel.clone()));
@@ -231,6 +222,27 @@ fn context(config: &Config, started: &start::Started) -> api::Context {
         tables: started.published.tables(),
         endpoints: started.listening.clone(),
         boot_now_ns: clock::boot_now_ns,
+    }
+}
+
+/// Starts the task that asks container runtimes.
+fn ask_runtimes(
+    config: &Config,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+    cancel: &CancellationToken,
+) -> containers::Runtimes {
+    let (questions, asked) = mpsc::channel(CONTAINER_QUESTIONS);
+    let (answer, answers) = mpsc::channel(CONTAINER_QUESTIONS);
+    let (state, states) = watch::channel(Vec::new());
+    let settings = config.containers.clone();
+    let _ = tasks.spawn(until(cancel, async move {
+        runtime::run(settings, asked, answer, state).await;
+        Err(anyhow!("the task that asks container runtimes ended"))
+    }));
+    containers::Runtimes {
+        questions,
+        answers,
+        states,
     }
 }
 

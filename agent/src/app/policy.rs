@@ -75,12 +75,8 @@ pub struct Task {
     pub adopted: watch::Sender<Option<Held>>,
     /// Executables that the kernel asks about.
     pub asked: mpsc::Receiver<Question>,
-    /// Questions for the container runtimes.
-    pub containers: mpsc::Sender<runtime::Question>,
-    /// What the container runtimes answer.
-    pub answers: mpsc::Receiver<runtime::Answer>,
-    /// How the container runtimes are doing.
-    pub runtimes: watch::Receiver<Vec<runtime::RuntimeState>>,
+    /// The container runtimes.
+    pub runtimes: containers::Runtimes,
     /// Connections that are never ended.
     pub spared: revoke::Spared,
     /// Connections to end.
@@ -120,11 +116,11 @@ impl Task {
                 }
                 Some(update) = self.updates.recv() => self.take_update(update).await,
                 Some(question) = self.asked.recv() => self.judge(question),
-                Some(answer) = self.answers.recv() => {
+                Some(answer) = self.runtimes.answers.recv() => {
                     block_in_place(|| self.engine.container_answered(answer.cgroup, answer.outcome));
                     self.show_cgroups();
                 }
-                () = containers::due(self.engine.resolver().next_container_question(), &self.containers) => {
+                () = containers::due(self.engine.resolver().next_container_question(), &self.runtimes.questions) => {
                     self.ask_runtimes();
                 }
                 () = hashed.notified() => block_in_place(|| self.engine.take_hashed()),
@@ -204,10 +200,13 @@ impl Task {
     }
 
     fn ask_runtimes(&mut self) {
-        for question in self.engine.container_questions(self.containers.capacity()) {
+        for question in self
+            .engine
+            .container_questions(self.runtimes.questions.capacity())
+        {
             if let Some(question) = runtime::Question::new(question.cgroup, &question.id) {
                 // There is room: it was counted.
-                let _ = self.containers.try_send(question);
+                let _ = self.runtimes.questions.try_send(question);
             }
         }
     }
@@ -308,7 +307,7 @@ impl Task {
         let none = warnings::no_policy(self.engine.local(), &self.policy_dir, controller);
         let containers = warnings::containers(
             self.engine.resolver().unknown_containers(),
-            &self.runtimes.borrow(),
+            &self.runtimes.states.borrow(),
         );
         let ties = warnings::ties(self.engine.resolver().ties());
         let crowd = self.engine.resolver().crowd().map(|crowd| {

@@ -20,7 +20,10 @@ const DB: &str = "127.0.0.1:5432";
 /// `/machine` may call nobody.
 fn agent(sandbox: &Sandbox, docker: &[&Path], cri: &[&Path], web: &str) -> Agent {
     let list = |paths: &[&Path]| {
-        let paths: Vec<_> = paths.iter().map(|path| format!("{path:?}")).collect();
+        let paths: Vec<_> = paths
+            .iter()
+            .map(|path| format!("\"{}\"", path.display()))
+            .collect();
         format!("[{}]", paths.join(", "))
     };
     let options = Options {
