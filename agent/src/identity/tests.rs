@@ -16,7 +16,8 @@ use ringfence_common::abi::{
 use ringfence_policy::model::Selector;
 
 use super::{
-    ContainerAnswer, ContainerFacts, Groups, IdentityError, OnTie, Resolver, adopt,
+    ContainerAnswer, ContainerFacts, ContainerQuestion, Groups, IdentityError, OnTie, Resolver,
+    adopt,
     file::Executable,
     fixture::{TestCgroup, cgroup, program, unit, workloads},
     mounts::Mounts,
@@ -170,9 +171,11 @@ fn container_is_asked_about_when_it_appears_and_settled_by_the_answer() {
     assert_eq!(resolver.resolve(outer, None, 0, &no_groups()), PENDING);
     assert_eq!(resolver.resolve(inner, None, 0, &no_groups()), PENDING);
     assert_eq!(resolver.unknown_containers().count(), 1);
-    let questions = resolver.container_questions(9);
-    assert_eq!(questions.len(), 1);
-    assert_eq!((questions[0].cgroup, &questions[0].id), (outer, &id_text));
+    let question = ContainerQuestion {
+        cgroup: outer,
+        id: id_text.clone(),
+    };
+    assert_eq!(resolver.container_questions(9), [question]);
 
     let facts: ContainerFacts = [("container.name".to_owned(), "web".to_owned())].into();
     assert!(resolver.container_answered(outer, ContainerAnswer::Is(facts.clone())));

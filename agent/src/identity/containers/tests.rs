@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    Container, ContainerAnswer, ContainerFacts, Containers, FIRST_RETRY, RECHECK, SETTLE,
-    container_of,
+    Container, ContainerAnswer, ContainerFacts, ContainerQuestion, Containers, FIRST_RETRY,
+    RECHECK, SETTLE, container_of,
 };
 
 fn id(digit: char) -> String {
@@ -58,9 +58,11 @@ fn a_container_is_asked_about_until_the_runtime_has_said_and_then_no_more() {
     assert_eq!(containers.of(path), Container::Asked, "not seen yet");
     containers.appeared(7, path, true, start);
     assert_eq!(containers.next_due(), Some(start));
-    let questions = containers.due(start, 9);
-    assert_eq!(questions.len(), 1);
-    assert_eq!((questions[0].cgroup, &questions[0].id), (7, &id('a')));
+    let question = ContainerQuestion {
+        cgroup: 7,
+        id: id('a'),
+    };
+    assert_eq!(containers.due(start, 9), [question]);
     assert_eq!(containers.next_due(), None, "until it is answered");
     for (answer, next) in [
         (ContainerAnswer::NotNow, FIRST_RETRY),

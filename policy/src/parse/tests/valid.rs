@@ -106,9 +106,11 @@ match.k8s = { namespace = "shop", service-account = "web", pod-name = "web-0", p
     let shown: Vec<(&str, &str)> = set.workloads[0]
         .selectors
         .iter()
-        .map(|selector| match selector {
-            Selector::Container { key, value } => (key.as_str(), value.as_str()),
-            other => panic!("{other:?}"),
+        .map(|selector| {
+            let Selector::Container { key, value } = selector else {
+                panic!("{selector:?}");
+            };
+            (key.as_str(), value.as_str())
         })
         .collect();
     assert_eq!(
