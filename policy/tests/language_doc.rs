@@ -49,7 +49,7 @@ fn examples_are_valid_together_and_without_warnings() {
         deny_unselected: false,
     };
     let compiled = compile(&set, &derive_identities(&set).unwrap(), &context).unwrap();
-    assert_eq!(compiled.tables.len(), 3);
+    assert_eq!(compiled.tables.len(), set.workloads.len());
 }
 
 #[test]

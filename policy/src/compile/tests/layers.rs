@@ -18,22 +18,22 @@ use crate::model::PolicySet;
 const END: u64 = u64::MAX;
 
 #[test]
-fn only_selected_workloads_and_those_without_self_get_a_table() {
-    assert_eq!(compiled("").tables.len(), 0);
-    let ids: Vec<u32> = compiled(&format!("{POLICY}[[policy.egress]]\n"))
-        .tables
-        .into_keys()
-        .collect();
-    assert_eq!(ids, [WEB]);
+fn every_workload_has_a_header_and_only_selected_ones_have_more() {
+    let flags = |table: &crate::compile::Table| (table.header.enforced, table.header.draft);
+    for table in compiled("").tables.values() {
+        assert_eq!(flags(table), (ALLOW_SELF, ALLOW_SELF));
+        assert_eq!((table.header.tiers, table.entries.len()), ([0; 3], 0));
+    }
+    let tables = compiled(&format!("{POLICY}[[policy.egress]]\n")).tables;
+    assert_eq!(tables.len(), identities().len());
+    for (identity, table) in &tables {
+        assert_eq!(!table.entries.is_empty(), *identity == WEB);
+    }
 
     let mut without_self = set("");
     without_self.workloads[0].allow_self = false;
     let compiled = compile(&without_self, &identities(), &context()).unwrap();
-    let header = compiled.tables[&DB].header;
-    assert_eq!(
-        (header.enforced, header.draft, compiled.tables.len()),
-        (0, 0, 1)
-    );
+    assert_eq!(flags(&compiled.tables[&DB]), (0, 0));
     assert_eq!(compiled.names[&WEB], "web");
 }
 
