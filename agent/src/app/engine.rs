@@ -17,7 +17,7 @@ use super::{clock::Pair, containers, last_good};
 use crate::{
     api::{PolicySource, PolicyView},
     datapath::{Datapath, DatapathError, Link, local_addresses},
-    identity::{self, ContainerAnswer, ContainerQuestion, OnTie, Resolver, Tables, adopt},
+    identity::{self, ContainerAnswer, ContainerQuestion, OnTie, Resolver, Tables, adopt, root},
     runtime::Outcome,
     sync::{Held, cache},
 };
@@ -374,6 +374,21 @@ impl Engine {
             });
         if let Err(error) = result {
             tracing::error!(error, "local addresses");
+        }
+    }
+
+    /// Whether the guarded cgroup is still the one that was opened.
+    ///
+    /// # Errors
+    /// It was removed and made again: what is known of cgroups is about the one before.
+    pub fn check_root(&self) -> Result<(), String> {
+        let path = self.resolver.root();
+        match root::cgroup_id(path) {
+            Ok(id) if id != self.resolver.root_id() => Err(format!(
+                "the guarded cgroup {} was removed and made again: the agent ends, to be started anew and guard it",
+                path.display()
+            )),
+            _ => Ok(()),
         }
     }
 

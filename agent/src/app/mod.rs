@@ -116,6 +116,8 @@ fn start_log(config: &Config) {
 
 async fn run(config: Config) -> anyhow::Result<()> {
     let cancel = CancellationToken::new();
+    // From now on: a reload while the agent starts must not end it.
+    let hangup = signal(SignalKind::hangup())?;
     let started = start::start(&config).await?;
     let context = context(&config, &started);
     // Held to the end: it keeps a second agent away.
@@ -193,6 +195,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         adopted,
         asked,
         runtimes,
+        hangup,
         revoke,
     };
     let _ = tasks.spawn(policy.run(cancel.clone()));

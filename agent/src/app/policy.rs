@@ -12,7 +12,7 @@ use ringfence_common::abi::Count;
 use ringfence_documents::Watch;
 use ringfence_policy::model::Document;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::Signal,
     sync::{mpsc, watch},
     task::block_in_place,
     time::interval,
@@ -77,6 +77,8 @@ pub struct Task {
     pub asked: mpsc::Receiver<Question>,
     /// The container runtimes.
     pub runtimes: containers::Runtimes,
+    /// Requests to read the policy directory, from before the start on.
+    pub hangup: Signal,
     /// Connections that are never ended.
     pub spared: revoke::Spared,
     /// Connections to end.
@@ -89,7 +91,6 @@ impl Task {
     /// # Errors
     /// A watch or signal can't be set up.
     pub async fn run(mut self, cancel: CancellationToken) -> anyhow::Result<()> {
-        let mut hangup = signal(SignalKind::hangup())?;
         let mut tick = interval(TICK);
         let tree: OwnedFd = self.engine.resolver().as_fd().try_clone_to_owned()?;
         let tree = poll::register(tree).context("the watch on the cgroup tree")?;
@@ -125,11 +126,11 @@ impl Task {
                 }
                 () = hashed.notified() => block_in_place(|| self.engine.take_hashed()),
                 () = files.changed() => self.read_files(false).await,
-                _ = hangup.recv() => {
+                _ = self.hangup.recv() => {
                     tracing::info!("SIGHUP: reading the policy directory");
                     self.read_files(true).await;
                 }
-                _ = tick.tick() => self.tick().await,
+                _ = tick.tick() => self.tick().await?,
             }
         }
     }
@@ -211,7 +212,8 @@ impl Task {
         }
     }
 
-    async fn tick(&mut self) {
+    async fn tick(&mut self) -> anyhow::Result<()> {
+        self.engine.check_root().map_err(anyhow::Error::msg)?;
         if self.engine.is_due() {
             let began = Instant::now();
             match block_in_place(|| self.engine.renew()) {
@@ -281,6 +283,7 @@ impl Task {
             }
         });
         super::notify(&[sd_notify::NotifyState::Watchdog]);
+        Ok(())
     }
 
     fn show_cgroups(&mut self) {

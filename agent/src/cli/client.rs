@@ -14,6 +14,8 @@ use super::CliError;
 const MAX_ANSWER: usize = 256 << 20;
 /// How long to wait for the agent to accept.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long to wait for the beginning of an answer.
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
 
 /// Connects to the agent at `socket`.
 pub(super) async fn connect(socket: &Path) -> Result<AgentClient<Channel>, CliError> {
@@ -29,6 +31,7 @@ pub(super) async fn connect(socket: &Path) -> Result<AgentClient<Channel>, CliEr
     let path: Arc<Path> = Arc::from(socket);
     // The address is never used: the connector goes to the socket.
     let channel = Endpoint::from_static("http://agent.invalid")
+        .timeout(ANSWER)
         .connect_with_connector(service_fn(move |_| {
             let path = Arc::clone(&path);
             async move { UnixStream::connect(path).await.map(TokioIo::new) }

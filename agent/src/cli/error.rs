@@ -8,6 +8,8 @@ use std::{
 use ringfence_documents::ReadError;
 use thiserror::Error;
 
+use super::client::ANSWER;
+
 use crate::{config::ConfigError, datapath::detach::DetachError};
 
 /// A command failed.
@@ -21,6 +23,12 @@ pub enum CliError {
         /// Why.
         source: io::Error,
     },
+    /// The agent accepts and does not answer.
+    #[error(
+        "the agent does not answer within {} s: it is just starting, stopped, or hangs; see `journalctl -u ringfence`",
+        ANSWER.as_secs()
+    )]
+    Silent,
     /// The agent went away while it answered.
     #[error("the connection to the agent broke: {0}; see `systemctl status ringfence`")]
     Broken(String),
@@ -73,7 +81,7 @@ impl CliError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::NotGuarded => 4,
-            Self::Unreachable { .. } | Self::Broken(_) => 3,
+            Self::Unreachable { .. } | Self::Silent | Self::Broken(_) => 3,
             // Nothing of that name, or nothing that may be read.
             Self::Documents(ReadError::Missing(_) | ReadError::Unreadable { .. }) => 2,
             Self::Documents(
@@ -96,6 +104,7 @@ impl CliError {
         match self {
             Self::PolicyInvalid | Self::Denied | Self::NotGuarded => None,
             Self::Unreachable { .. }
+            | Self::Silent
             | Self::Broken(_)
             | Self::Refused(_)
             | Self::Output(_)
@@ -125,6 +134,10 @@ fn remedy(source: &io::Error) -> &'static str {
 impl From<tonic::Status> for CliError {
     fn from(status: tonic::Status) -> Self {
         let text = super::words::clean(status.message());
+        // As tonic words it (`TimeoutExpired`).
+        if status.code() == tonic::Code::Cancelled && text == "Timeout expired" {
+            return Self::Silent;
+        }
         // A connection that breaks off comes as `Unknown`; the agent itself never answers so.
         if matches!(
             status.code(),

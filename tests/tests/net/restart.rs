@@ -369,3 +369,25 @@ fn a_restart_without_a_workload_judges_its_open_sockets_as_who_they_are_now() {
         assert!(stream.is_alive(), "cut, though every policy allows it");
     });
 }
+
+#[test]
+fn an_agent_whose_guarded_cgroup_was_made_anew_ends_and_the_next_one_guards_it() {
+    scene("remade", |sandbox| {
+        let mut agent = Agent::start(sandbox, &three_tiers());
+        let guarded = sandbox.guarded();
+        until("the guarded cgroup is removed", || {
+            for entry in fs::read_dir(guarded).unwrap().flatten() {
+                let _a_file = fs::remove_dir(entry.path());
+            }
+            fs::remove_dir(guarded).is_ok()
+        });
+        fs::create_dir(guarded).unwrap();
+        let ended = agent.daemon().wait();
+        assert_eq!(ended.code(), Some(1), "{ended:?}");
+        assert!(agent.daemon().log().contains("was removed and made again"));
+        agent.restart();
+        let (web, db) = (sandbox.actor("web"), sandbox.actor("db"));
+        let _server = db.serve(&["tcp", AT_DB]);
+        let _ = assert_refused(&web, AT_DB, &[]);
+    });
+}
