@@ -252,6 +252,8 @@ impl Task {
             ),
         }
         let sync = self.published.sync_state();
+        self.refusals.unverified.clone_from(&sync.refused);
+        self.refusals.show(&self.published, &self.metrics);
         self.metrics
             .controller_connected(sync.phase == Phase::Connected);
         let counts = self.counts.counts();

@@ -10,6 +10,8 @@ pub struct Refusals {
     pub files: Option<String>,
     /// The controller's newest policy.
     pub update: Option<RefusedUpdate>,
+    /// Why the controller's newest policy is none: it is not what it says, or goes back.
+    pub unverified: Option<String>,
     /// Why the policy in force could not be brought up to date when a time in it came.
     pub renewal: Option<String>,
 }
@@ -33,7 +35,7 @@ impl Refusals {
                 held.generation
             )
         });
-        let all: Vec<&str> = [&self.files, &update, &self.renewal]
+        let all: Vec<&str> = [&self.files, &update, &self.unverified, &self.renewal]
             .into_iter()
             .filter_map(Option::as_deref)
             .collect();

@@ -210,14 +210,20 @@ impl Client {
             Err(Some(refusal)) => {
                 tracing::error!(generation, %refusal, "policy refused");
                 let error = format!("generation {generation} refused: {refusal}");
-                self.report(|state| state.last_error = Some(error));
+                self.report(|state| {
+                    state.last_error = Some(error.clone());
+                    state.refused = Some(error);
+                });
                 return Ok(Err(refusal.to_string()));
             }
             Ok(Verified::AlreadyHeld) => Ok(()),
             Ok(Verified::New(policy)) => self.apply(policy).await?,
         };
         // What the policy task refuses, it shows itself.
-        self.report(|state| state.last_error = None);
+        self.report(|state| {
+            state.last_error = None;
+            state.refused = None;
+        });
         if result.is_ok() {
             tracing::info!(generation, "policy accepted");
         }

@@ -53,6 +53,8 @@ pub struct State {
     pub generation: u64,
     /// Why there is no stream, or what the controller sent that is no policy; `None` when all is well.
     pub last_error: Option<String>,
+    /// Why the controller's newest policy was not even handed on; `None` when it was.
+    pub refused: Option<String>,
 }
 
 /// Whether there is a stream.

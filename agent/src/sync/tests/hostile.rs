@@ -40,6 +40,7 @@ async fn lies_are_refused_and_the_truth_is_taken_afterwards() -> Result<()> {
         assert!(refusal.len() <= 4096);
         let state = agent.state.borrow().clone();
         assert_eq!(state.generation, 7);
+        assert_eq!(state.refused, state.last_error);
         let shown = state.last_error.unwrap_or_default();
         assert!(shown.contains(reason), "{shown}");
     }
@@ -49,7 +50,7 @@ async fn lies_are_refused_and_the_truth_is_taken_afterwards() -> Result<()> {
     assert_eq!(agent.applied().await?, web(9));
     let state = agent.state(|state| state.generation == 9).await?;
     assert_eq!(state.phase, Phase::Connected);
-    assert_eq!(state.last_error, None);
+    assert_eq!((state.last_error, state.refused), (None, None));
     agent.stop().await?;
     controller.stop().await;
     Ok(())

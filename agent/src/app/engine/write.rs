@@ -1,0 +1,130 @@
+//! A valid policy and what follows from it for identities, into the kernel.
+
+use std::sync::Arc;
+
+use ringfence_policy::{
+    compile::Compiled,
+    model::{Identities, Workload},
+};
+
+use super::{Candidate, Engine};
+use crate::{
+    datapath::DatapathError,
+    identity::{OnTie, Tables, adopt},
+};
+
+impl Engine {
+    /// Puts a valid policy into force. While identities change, the tables of identities that go are
+    /// kept: a process that still has an old one is judged by its old policy, not as unselected.
+    pub(super) fn enforce(&mut self, new: Candidate, on_tie: OnTie) -> Result<(), String> {
+        let before = (self.set.workloads.clone(), self.identities.clone());
+        self.resolver
+            .set_workloads(&new.set.workloads, &new.identities, on_tie)
+            .map_err(|error| error.to_string())?;
+        let result = self.write(&new.compiled);
+        if let Err(error) = result {
+            self.restore(&before.0, &before.1);
+            return Err(error);
+        }
+        if self.warnings != new.warnings {
+            for warning in &new.warnings {
+                tracing::warn!(warning, "policy");
+            }
+        }
+        self.set = new.set;
+        self.warnings = new.warnings;
+        self.identities = new.identities;
+        self.compiled = new.compiled;
+        Ok(())
+    }
+
+    /// Puts the policy before back into force, after a new one could not be written whole.
+    fn restore(&mut self, workloads: &[Workload], identities: &Identities) {
+        let restored = self
+            .resolver
+            .set_workloads(workloads, identities, OnTie::Deny);
+        if let Err(error) = restored {
+            tracing::error!(%error, "the workloads before can't be restored");
+        }
+        // Unknown: everything is compared with the maps again.
+        self.written = None;
+        if let Err(error) = self.datapath.tables.apply(&self.compiled) {
+            tracing::error!(%error, "the policy before can't be restored");
+        }
+        if let Err(error) = self.write_identities() {
+            tracing::error!(error, "the identities before can't be restored");
+        }
+    }
+
+    /// Writes policy and identities. Who becomes someone else is pending while the policy changes, so that
+    /// nobody is judged by the new one as who he was, or by the old one as who he will be.
+    fn write(&mut self, compiled: &Compiled) -> Result<(), String> {
+        let text = |error: DatapathError| error.to_string();
+        let Some(way) = self.held().on_the_way_to(self.resolver.tables()) else {
+            let _ = self.datapath.tables.apply(compiled).map_err(text)?;
+            return self.write_identities();
+        };
+        self.put(way)?;
+        let _ = self.datapath.tables.apply(compiled).map_err(text)?;
+        self.put(self.resolver.tables().clone())?;
+        // Verdicts and owners that were found on the way are not believed any more.
+        let _ = self.datapath.tables.apply(compiled).map_err(text)?;
+        self.adopt_sockets();
+        Ok(())
+    }
+
+    /// Brings the identity maps in line with the resolver. Where someone becomes someone else, everybody is
+    /// judged anew.
+    ///
+    /// # Errors
+    /// A map is full or can't be written.
+    pub fn write_identities(&mut self) -> Result<(), String> {
+        if self.written.as_deref() == Some(self.resolver.tables()) {
+            return Ok(());
+        }
+        let moves = self.held().on_the_way_to(self.resolver.tables()).is_some();
+        self.put(self.resolver.tables().clone())?;
+        if moves {
+            let again = self.datapath.tables.apply(&self.compiled);
+            let _ = again.map_err(|error| error.to_string())?;
+            self.adopt_sockets();
+        }
+        Ok(())
+    }
+
+    /// What the identity maps hold.
+    fn held(&self) -> Arc<Tables> {
+        let written = self.written.clone();
+        written.unwrap_or_else(|| Arc::new(self.datapath.identities.held()))
+    }
+
+    fn put(&mut self, tables: Tables) -> Result<(), String> {
+        self.written = None;
+        self.datapath
+            .identities
+            .apply(&tables)
+            .map_err(|error| error.to_string())?;
+        self.written = Some(Arc::new(tables));
+        Ok(())
+    }
+
+    /// Gives sockets that exist their owners.
+    pub fn adopt_sockets(&mut self) {
+        // A process that runs already is judged before its sockets get an owner.
+        let processes = adopt::processes(&self.resolver);
+        for process in &processes {
+            if let Some(key) = process.exe {
+                let _ = self.resolver.seen(key, process.tgid);
+            }
+        }
+        if let Err(error) = self.put(self.resolver.tables().clone()) {
+            tracing::error!(error, "identities");
+        }
+        let adopted = self.datapath.sockets.adopt(&self.resolver, processes);
+        if adopted == 0 {
+            tracing::debug!(adopted, "existing sockets");
+        } else {
+            tracing::info!(adopted, "existing sockets");
+        }
+    }
+}
