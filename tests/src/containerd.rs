@@ -1,6 +1,6 @@
 //! A private containerd in a sandbox, with pods and containers that really run, started through its CRI.
 //!
-//! ```ignore
+//! ```text
 //! let mut containerd = Containerd::new(sandbox);         // own storage, own mount namespace, serves its CRI
 //! let pod = containerd.pod("shop", "web-0", &[("app", "web")], "/kubepods/pod1");
 //! pod.sandbox.id; pod.sandbox.pid; pod.sandbox.cgroup;   // its pause container, below the guarded cgroup

@@ -1,6 +1,6 @@
 //! A private podman in a sandbox, with containers that really run.
 //!
-//! ```ignore
+//! ```text
 //! let mut podman = Podman::new(sandbox);                 // own storage, own mount namespace
 //! podman.import("localhost/web:1");                      // an image of busybox, if one is wanted
 //! let web = podman.run("web", &Spec {
