@@ -12,6 +12,7 @@ use std::{
 
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel, programs::Program};
 use aya_log::EbpfLogger;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use ringfence_common::abi::{names, version};
 
 use super::{
@@ -223,16 +224,29 @@ pub fn retire_others(
 )]
 fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError> {
     let program = ebpf.program_mut(name).ok_or(DatapathError::Missing(name))?;
-    let result = match program {
-        Program::CgroupSkb(program) => program.load(),
-        Program::CgroupSock(program) => program.load(),
-        Program::CgroupSockAddr(program) => program.load(),
-        Program::SockOps(program) => program.load(),
-        Program::RawTracePoint(program) => program.load(),
-        _ => return Err(DatapathError::Missing(name)),
-    };
-    result.map_err(|error| DatapathError::Program {
-        name,
-        reason: error.to_string(),
-    })
+    let result = without_signals(|| match program {
+        Program::CgroupSkb(program) => Some(program.load()),
+        Program::CgroupSock(program) => Some(program.load()),
+        Program::CgroupSockAddr(program) => Some(program.load()),
+        Program::SockOps(program) => Some(program.load()),
+        Program::RawTracePoint(program) => Some(program.load()),
+        _ => None,
+    });
+    result
+        .ok_or(DatapathError::Missing(name))?
+        .map_err(|error| DatapathError::Program {
+            name,
+            reason: error.to_string(),
+        })
+}
+
+/// Runs `work` while other threads take the signals: the verifier gives up (`EAGAIN`) when one is
+/// pending for its caller (`do_check`, `kernel/bpf/verifier.c`).
+fn without_signals<T>(work: impl FnOnce() -> T) -> T {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK);
+    let result = work();
+    if let Ok(before) = before {
+        let _still_blocked = before.thread_set_mask();
+    }
+    result
 }
