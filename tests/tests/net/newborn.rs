@@ -28,6 +28,8 @@ fn a_cgroup_made_anew_is_known_by_its_name_without_an_agent() {
         let mut agent = Agent::start(sandbox, &text);
         let _ = assert_allowed(&web, "127.0.0.1:81", &[]);
         let _ = assert_refused(&web, "127.0.0.1:82", &[]);
+        // What it has not read when it dies, the next one reads.
+        let _read = agent.log();
         agent.kill();
         for name in ["web", "other"] {
             fs::remove_dir(sandbox.cgroup(name)).unwrap();
