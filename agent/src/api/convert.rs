@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prost_types::Timestamp;
 use ringfence_policy::{
     compile::Compiled,
-    model::{Policy, Selector, Workload},
+    model::{Policy, Workload},
 };
 use ringfence_proto::v1;
 use time::OffsetDateTime;
@@ -25,24 +25,6 @@ pub(super) fn date(time: OffsetDateTime) -> Timestamp {
         seconds: time.unix_timestamp(),
         nanos: i32::try_from(time.nanosecond()).unwrap_or(0),
     }
-}
-
-/// A selector as `key = value`.
-pub(super) fn selector(selector: &Selector) -> String {
-    let value = match selector {
-        Selector::Cgroup(glob) => glob.glob().glob().to_owned(),
-        Selector::SystemdUnit(name)
-        | Selector::SystemdSlice(name)
-        | Selector::User(name)
-        | Selector::Group(name) => name.clone(),
-        Selector::Exe(path) => path.display().to_string(),
-        Selector::Sha256(sum) => sum
-            .iter()
-            .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")),
-        Selector::Uid(id) | Selector::Gid(id) => id.to_string(),
-        Selector::Container { value, .. } => value.clone(),
-    };
-    format!("{} = {value}", selector.key())
 }
 
 /// Whether a policy selects a workload.

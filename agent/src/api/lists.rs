@@ -7,7 +7,7 @@ use ringfence_proto::v1;
 
 use super::{
     PolicyView,
-    convert::{date, selector, selects},
+    convert::{date, selects},
 };
 
 /// Which policies select which workloads, by position; both lists are ordered.
@@ -43,7 +43,7 @@ fn one_workload(view: &PolicyView, workload: &Workload, policies: Vec<String>) -
         name: workload.name.clone(),
         identity: view.identities.get(&workload.name).copied().unwrap_or(0),
         labels: workload.labels.clone().into_iter().collect(),
-        selectors: workload.selectors.iter().map(selector).collect(),
+        selectors: workload.selectors.iter().map(ToString::to_string).collect(),
         cgroups: view
             .cgroups
             .get(&workload.name)

@@ -21,7 +21,7 @@ use crate::{
     api::{PolicySource, PolicyView},
     datapath::{Datapath, local_addresses},
     identity::{self, ContainerAnswer, ContainerQuestion, OnTie, Resolver, Tables},
-    runtime::Outcome,
+    runtime::Answer,
     sync::{Held, cache},
 };
 
@@ -193,9 +193,7 @@ impl Engine {
             let class = self.resolver.seen(key, tgid);
             tracing::debug!(?key, tgid, ?class, "executable judged");
         }
-        if let Err(error) = self.write_identities() {
-            tracing::error!(error, "identities");
-        }
+        self.follow_identities();
     }
 
     /// The questions about containers to ask now, at most `most`.
@@ -203,15 +201,21 @@ impl Engine {
         self.resolver.container_questions(most)
     }
 
-    /// Takes what a container runtime answered.
-    pub fn container_answered(&mut self, cgroup: u64, outcome: Outcome) {
-        let answer = containers::judge(&self.resolver, cgroup, outcome);
-        let is_one = matches!(answer, ContainerAnswer::Is(_));
-        let changed = self.resolver.container_answered(cgroup, answer);
-        if changed && let Err(error) = self.write_identities() {
-            tracing::error!(error, "identities");
+    /// Takes what container runtimes answered.
+    pub fn containers_answered(&mut self, answers: impl Iterator<Item = Answer>) {
+        let (mut changed, mut learnt) = (false, false);
+        for Answer {
+            cgroup, outcome, ..
+        } in answers
+        {
+            let answer = containers::judge(&self.resolver, cgroup, outcome);
+            learnt |= matches!(answer, ContainerAnswer::Is(_));
+            changed |= self.resolver.container_answered(cgroup, answer);
         }
-        if is_one && let Err(error) = containers::save(&self.state_dir, self.resolver.containers())
+        if changed {
+            self.follow_identities();
+        }
+        if learnt && let Err(error) = containers::save(&self.state_dir, self.resolver.containers())
         {
             tracing::error!(%error, "what container runtimes said is not kept on disk");
         }
@@ -228,19 +232,15 @@ impl Engine {
 
     /// Judges executables that were hashed.
     pub fn take_hashed(&mut self) {
-        if self.resolver.take_hashed()
-            && let Err(error) = self.write_identities()
-        {
-            tracing::error!(error, "identities");
+        if self.resolver.take_hashed() {
+            self.follow_identities();
         }
     }
 
     /// Takes in what changed in the cgroup tree and in approved files.
     pub fn tree_changed(&mut self) {
-        if self.resolver.process_events()
-            && let Err(error) = self.write_identities()
-        {
-            tracing::error!(error, "identities");
+        if self.resolver.process_events() {
+            self.follow_identities();
         }
     }
 

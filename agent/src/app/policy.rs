@@ -117,10 +117,7 @@ impl Task {
                 }
                 Some(update) = self.updates.recv() => self.take_update(update).await,
                 Some(question) = self.asked.recv() => self.judge(question),
-                Some(answer) = self.runtimes.answers.recv() => {
-                    block_in_place(|| self.engine.container_answered(answer.cgroup, answer.outcome));
-                    self.show_cgroups();
-                }
+                Some(answer) = self.runtimes.answers.recv() => self.take_answers(answer),
                 () = containers::due(self.engine.resolver().next_container_question(), &self.runtimes.questions) => {
                     self.ask_runtimes();
                 }
@@ -198,6 +195,17 @@ impl Task {
         }
         questions.dedup();
         block_in_place(|| self.engine.judge_executables(questions.into_iter()));
+    }
+
+    /// Takes an answer with those that wait behind it: the maps and the disk are written once.
+    fn take_answers(&mut self, first: runtime::Answer) {
+        let answers = &mut self.runtimes.answers;
+        let waiting = std::iter::from_fn(|| answers.try_recv().ok());
+        let all = std::iter::once(first)
+            .chain(waiting)
+            .take(super::CONTAINER_QUESTIONS);
+        block_in_place(|| self.engine.containers_answered(all));
+        self.show_cgroups();
     }
 
     fn ask_runtimes(&mut self) {

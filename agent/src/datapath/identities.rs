@@ -68,6 +68,7 @@ impl Identities {
             children: self.children.held.clone(),
             executables: self.executables.held.clone(),
             processes: self.processes.held.clone(),
+            groups: self.groups.held.clone(),
             ..Tables::default()
         }
     }

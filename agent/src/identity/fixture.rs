@@ -105,6 +105,13 @@ pub(super) fn slice(name: &str) -> Selector {
     Selector::SystemdSlice(name.into())
 }
 
+pub(super) fn container(key: &str, value: &str) -> Selector {
+    Selector::Container {
+        key: key.to_owned(),
+        value: value.to_owned(),
+    }
+}
+
 /// Workloads with identities 256, 257 …
 pub(super) fn workloads(list: &[(&str, &[Selector])]) -> (Vec<Workload>, Identities) {
     let workloads = list.iter().map(|(name, selectors)| Workload {

@@ -14,7 +14,7 @@ use ringfence_policy::model::Selector;
 
 use super::{
     containers::{ContainerAnswer, Containers},
-    fixture::{cgroup, slice, unit, workloads},
+    fixture::{cgroup, container, slice, unit, workloads},
     groups::Groups,
     placement::{Placement, specs},
     processes::Facts,
@@ -41,13 +41,6 @@ fn containers() -> Containers {
     let facts = facts.map(|(key, value)| (key.to_owned(), value.to_owned()));
     let _ = containers.answered(7, ContainerAnswer::Is(facts.into()), now);
     containers
-}
-
-fn container(key: &str, value: &str) -> Selector {
-    Selector::Container {
-        key: key.to_owned(),
-        value: value.to_owned(),
-    }
 }
 
 /// What the kernel makes of the tables.

@@ -19,7 +19,7 @@ use super::{
     ContainerAnswer, ContainerFacts, ContainerQuestion, Groups, IdentityError, OnTie, Resolver,
     adopt,
     file::Executable,
-    fixture::{TestCgroup, cgroup, program, unit, workloads},
+    fixture::{TestCgroup, cgroup, container, program, unit, workloads},
     mounts::Mounts,
     root::cgroup_id,
 };
@@ -151,13 +151,7 @@ fn container_is_asked_about_when_it_appears_and_settled_by_the_answer() {
     let id_text = "0123456789abcdef".repeat(4);
     let mut resolver = resolver(&root);
     let list: [(&str, &[Selector]); 2] = [
-        (
-            "web",
-            &[Selector::Container {
-                key: "container.name".into(),
-                value: "web".into(),
-            }],
-        ),
+        ("web", &[container("container.name", "web")]),
         ("all", &[cgroup("/pods")]),
     ];
     set(&mut resolver, &list).expect("workloads");
@@ -206,10 +200,7 @@ fn nobody_asks_about_cgroups_that_a_user_may_have_created() {
     std::os::unix::fs::chown(&delegated, Some(1000), None).expect("chown");
     let made = root.create(format!("user/c-{}", "a".repeat(64)));
     let mut resolver = resolver(&root);
-    let name = Selector::Container {
-        key: "container.name".into(),
-        value: "web".into(),
-    };
+    let name = container("container.name", "web");
     set(&mut resolver, &[("web", &[name])]).expect("workloads");
     assert_eq!(resolver.resolve(id(&made), None, 0, &no_groups()), HOST);
     assert_eq!(resolver.next_container_question(), None);

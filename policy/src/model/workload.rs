@@ -1,6 +1,6 @@
 //! Workloads and the selectors that choose their processes.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use globset::GlobMatcher;
 
@@ -68,6 +68,24 @@ impl Selector {
             Self::Container { key, .. } => key,
             Self::Gid(_) => "gid",
             Self::Group(_) => "group",
+        }
+    }
+}
+
+/// `key = value`, as in a policy document but for quotes.
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = ", self.key())?;
+        match self {
+            Self::Cgroup(glob) => f.write_str(glob.glob().glob()),
+            Self::SystemdUnit(text)
+            | Self::SystemdSlice(text)
+            | Self::User(text)
+            | Self::Group(text)
+            | Self::Container { value: text, .. } => f.write_str(text),
+            Self::Exe(path) => write!(f, "{}", path.display()),
+            Self::Sha256(sum) => sum.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
+            Self::Uid(id) | Self::Gid(id) => write!(f, "{id}"),
         }
     }
 }

@@ -83,7 +83,7 @@ pub(super) fn ties(workloads: &[Workload]) -> Vec<Diagnostic> {
     let mut first = HashMap::<Vec<String>, &Workload>::new();
     let mut found = Vec::new();
     for workload in workloads {
-        let mut key: Vec<String> = workload.selectors.iter().map(canonical).collect();
+        let mut key: Vec<String> = workload.selectors.iter().map(Selector::to_string).collect();
         key.sort_unstable();
         let Some(other) = first.get(&key) else {
             let _ = first.insert(key, workload);
@@ -100,19 +100,4 @@ pub(super) fn ties(workloads: &[Workload]) -> Vec<Diagnostic> {
         });
     }
     found
-}
-
-fn canonical(selector: &Selector) -> String {
-    let value = match selector {
-        Selector::Cgroup(glob) => glob.glob().glob().to_owned(),
-        Selector::SystemdUnit(name)
-        | Selector::SystemdSlice(name)
-        | Selector::User(name)
-        | Selector::Group(name) => name.clone(),
-        Selector::Exe(path) => path.display().to_string(),
-        Selector::Sha256(hash) => format!("{hash:?}"),
-        Selector::Uid(id) | Selector::Gid(id) => id.to_string(),
-        Selector::Container { value, .. } => value.clone(),
-    };
-    format!("{}={value}", selector.key())
 }

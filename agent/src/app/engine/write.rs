@@ -78,7 +78,7 @@ impl Engine {
     ///
     /// # Errors
     /// A map is full or can't be written.
-    pub fn write_identities(&mut self) -> Result<(), String> {
+    fn write_identities(&mut self) -> Result<(), String> {
         if self.written.as_deref() == Some(self.resolver.tables()) {
             return Ok(());
         }
@@ -90,6 +90,13 @@ impl Engine {
             self.adopt_sockets();
         }
         Ok(())
+    }
+
+    /// The same, where nobody waits for the outcome: a failure is logged, and the next change tries again.
+    pub(super) fn follow_identities(&mut self) {
+        if let Err(error) = self.write_identities() {
+            tracing::error!(error, "identities");
+        }
     }
 
     /// What the identity maps hold.

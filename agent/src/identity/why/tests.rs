@@ -13,7 +13,7 @@ use super::{
     super::{
         Groups,
         file::Executable,
-        fixture::{cgroup, slice, unit, workloads},
+        fixture::{cgroup, container, slice, unit, workloads},
         live::{Program, ProgramState},
         mounts::Mounts,
     },
@@ -39,13 +39,6 @@ fn live(path: &Path) -> Live {
         netns: 1,
         ended: false,
         container: Some([("container.name".to_owned(), "web".to_owned())].into()),
-    }
-}
-
-fn container(key: &str, value: &str) -> Selector {
-    Selector::Container {
-        key: key.to_owned(),
-        value: value.to_owned(),
     }
 }
 
