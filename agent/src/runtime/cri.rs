@@ -32,8 +32,8 @@ type Info = HashMap<String, String>;
 struct RawInfo {
     #[serde(rename = "sandboxID")]
     sandbox: Option<String>,
-    /// 0 while it does not run.
-    pid: u32,
+    /// 0 while it does not run. CRI-O leaves it out for a pod that has no process of its own.
+    pid: Option<u32>,
 }
 
 /// Asks for the container or the sandbox `id`, which was checked to be one.
@@ -45,7 +45,7 @@ pub(super) async fn ask(path: &Path, owner: u32, id: &str) -> Reply {
             let mut facts = Facts::new();
             put_pod(&mut facts, &status)?;
             let pid = match status.state() {
-                PodSandboxState::SandboxReady => raw_info(&info)?.pid,
+                PodSandboxState::SandboxReady => raw_info(&info)?.pid.unwrap_or_default(),
                 PodSandboxState::SandboxNotready => 0,
             };
             Ok(Found { pid, facts })
@@ -80,7 +80,7 @@ async fn container(client: &mut Client, id: &str) -> Reply {
         Err(miss) => return Err(miss),
     };
     let pid = match status.state() {
-        ContainerState::ContainerRunning => info.pid,
+        ContainerState::ContainerRunning => info.pid.ok_or_else(no_process)?,
         ContainerState::ContainerCreated
         | ContainerState::ContainerExited
         | ContainerState::ContainerUnknown => 0,
@@ -144,12 +144,12 @@ fn check_id(said: &str, asked: &str) -> Result<(), Miss> {
 }
 
 fn raw_info(info: &Info) -> Result<RawInfo, Miss> {
-    let Some(json) = info.get("info") else {
-        return Err(Miss::Failed(
-            "the runtime does not say which process a container is".to_owned(),
-        ));
-    };
+    let json = info.get("info").ok_or_else(no_process)?;
     serde_json::from_str(json).map_err(|error| Miss::garbled(&error))
+}
+
+fn no_process() -> Miss {
+    Miss::Failed("the runtime does not say which process a container is".to_owned())
 }
 
 fn refused(status: &Status) -> Miss {

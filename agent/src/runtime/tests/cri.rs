@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use prost::Message as _;
 use ringfence_proto::cri::{
     ContainerMetadata, ContainerState, ContainerStatus, ContainerStatusResponse, ImageSpec,
     PodSandboxMetadata, PodSandboxState, PodSandboxStatus, PodSandboxStatusResponse,
@@ -18,8 +19,11 @@ const CONTAINER_INFO: &str = include_str!("../fixtures/containerd-container.json
 const SANDBOX_INFO: &str = include_str!("../fixtures/containerd-sandbox.json");
 pub const CONTAINER: &str = "679e9d1a7eacaf6dd10879b2a1685aebaa11f111e9153f7a54b66eea3d498a76";
 const SANDBOX: &str = "602345bc5e1c988c6111bb5e4828fa2d541b4f3f1da9337428c305bea6990d73";
-/// Written after the source of CRI-O 1.31 (`createContainerInfo`); no CRI-O was at hand.
-const CRIO_INFO: &str = include_str!("../fixtures/crio-container.json");
+/// Recorded from CRI-O 1.37 (`ContainerStatus` and `PodSandboxStatus`, verbose): a pod without a process of its own, as
+/// `drop_infra_ctr` leaves it.
+const CRIO_CONTAINER: &[u8] = include_bytes!("../fixtures/crio-container.bin");
+const CRIO_SANDBOX: &[u8] = include_bytes!("../fixtures/crio-sandbox.bin");
+const CRIO_PID: u32 = 21846;
 
 pub fn pod() -> PodSandboxStatus {
     let uid = "11111111-2222-3333-4444-555555555555";
@@ -133,19 +137,55 @@ async fn a_container_of_containerd_is_known_with_its_pod() {
     assert_eq!((pid, known), (17451, of_container()));
 }
 
-#[tokio::test]
-async fn a_container_of_crio_is_known_with_its_pod() {
-    let sandbox_id = "9e1d2a7b".repeat(8);
-    let mut pod = sandbox();
-    pod.status.as_mut().unwrap().id.clone_from(&sandbox_id);
-    let mut answer = container();
-    let _before = answer.info.insert("info".to_owned(), CRIO_INFO.to_owned());
+/// CRI-O with one pod, and the ids of the container and of the pod.
+fn crio() -> (Cri, [String; 2]) {
+    let container = ContainerStatusResponse::decode(CRIO_CONTAINER).unwrap();
+    let sandbox = PodSandboxStatusResponse::decode(CRIO_SANDBOX).unwrap();
+    let ids = [
+        container.status.as_ref().unwrap().id.clone(),
+        sandbox.status.as_ref().unwrap().id.clone(),
+    ];
     let runtime = Cri {
-        containers: vec![(CONTAINER.to_owned(), Ok(answer))],
-        sandboxes: vec![(sandbox_id, Ok(pod))],
+        containers: vec![(ids[0].clone(), Ok(container))],
+        sandboxes: vec![(ids[1].clone(), Ok(sandbox))],
         ..Cri::default()
     };
-    assert_eq!(found(told(runtime).await), (4242, of_container()));
+    (runtime, ids)
+}
+
+#[tokio::test]
+async fn a_container_of_crio_is_known_with_its_pod() {
+    let (runtime, [id, _]) = crio();
+    let fake = Fake::cri(runtime);
+    let (pid, known) = found(outcome(named(&[], &[fake.path()]), &id).await);
+    assert_eq!(pid, CRIO_PID);
+    let mut expected = facts(&[
+        ("container.name", "web"),
+        // It was started as `127.0.0.1:5000/shop/web:2.1`: CRI-O shows the first name of the same image.
+        ("container.image", "127.0.0.1:5000/mirror/web:stable"),
+        (
+            "container.image-digest",
+            "sha256:0fd3642aebcf00636b20e0efaf16a123c172304c1771edee8f80920476c2bac0",
+        ),
+        ("container.label.io.kubernetes.container.name", "web"),
+        ("container.label.io.kubernetes.pod.name", "web-0"),
+        ("k8s.pod-label.io.kubernetes.container.name", "POD"),
+    ]);
+    expected.append(&mut of_pod());
+    assert_eq!(known, expected);
+}
+
+#[tokio::test]
+async fn a_sandbox_of_crio_without_a_process_has_none() {
+    let (runtime, [_, id]) = crio();
+    let fake = Fake::cri(runtime);
+    let mut asker = Asker::new(named(&[], &[fake.path()]));
+    let (pid, known) = found(asker.ask(&id).await);
+    assert_eq!(
+        (pid, known.get("k8s.pod-name").unwrap().as_str()),
+        (0, "web-0")
+    );
+    assert_eq!(asker.states(), [State::Ok]);
 }
 
 #[tokio::test]

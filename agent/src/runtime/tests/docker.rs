@@ -15,10 +15,11 @@ const PODMAN_IMAGE: &str = include_str!("../fixtures/podman-image.json");
 /// Recorded from podman 4.3.1: a container of a root directory, without image (`--rootfs`).
 const ROOTFS: &str = include_str!("../fixtures/podman-rootfs.json");
 const ROOTFS_ID: &str = "1b6c45d73c54867f2a3d6ba36ed2569bb515893e5a62ced77ca616b2f9c2e921";
-/// Written after the documentation of the Docker Engine API v1.47 (`ContainerInspect`); no docker was at hand.
+/// Recorded from docker 20.10.24 (`GET /containers/ID/json`): a container of an image that is in two registries.
 pub const DOCKER: &str = include_str!("../fixtures/docker.json");
-pub const DOCKER_ID: &str = "ba033ac4401106a3b513bc9d639eee123ad78ca3616b921167cd74b20e25ed39";
-/// Written after the same documentation (`ImageInspect`): one image with names in two registries.
+pub const DOCKER_ID: &str = "53393d078ead326c6e033a356eaa2c955b743acbcde37921e03681fb289cdaa1";
+pub const DOCKER_PID: u32 = 19038;
+/// Recorded from the same docker: that image.
 pub const DOCKER_IMAGE: &str = include_str!("../fixtures/docker-image.json");
 
 /// Has the container, its image if there is one, and nothing else.
@@ -82,27 +83,33 @@ async fn a_container_of_podman_without_image_has_none() {
 async fn a_container_of_docker_has_the_digest_of_the_name_it_was_started_with() {
     let expected = facts(&[
         ("container.name", "shop-web-1"),
-        ("container.image", "nginx:1.27"),
+        ("container.image", "127.0.0.1:5000/shop/web:2.1"),
         ("container.label.com.docker.compose.project", "shop"),
         ("container.label.com.docker.compose.service", "web"),
-        (
-            "container.label.maintainer",
-            "NGINX Docker Maintainers <docker-maint@nginx.com>",
-        ),
+        ("container.label.maintainer", "shop team"),
     ]);
-    for (image, digest) in [(DOCKER_IMAGE, Some("2")), ("", None)] {
-        let fake = Fake::raw(serving(DOCKER, image));
+    let digest = "sha256:0fd3642aebcf00636b20e0efaf16a123c172304c1771edee8f80920476c2bac0";
+    let others = format!("sha256:{}", "2".repeat(64));
+    let mirrored = format!("localhost:5000/mirror/web@{digest}");
+    let elsewhere = format!("localhost:5000/mirror/web@{others}");
+    assert!(DOCKER_IMAGE.contains(&mirrored));
+    for (image, digest) in [
+        (DOCKER_IMAGE.to_owned(), Some(digest)),
+        (DOCKER_IMAGE.replace(&mirrored, &elsewhere), Some(digest)),
+        (String::new(), None),
+    ] {
+        let fake = Fake::raw(serving(DOCKER, &image));
         let (pid, mut known) = found(outcome(named(&[fake.path()], &[]), DOCKER_ID).await);
-        assert_eq!(pid, 1234);
-        let expected_digest = digest.map(|digit| format!("sha256:{}", digit.repeat(64)));
-        assert_eq!(known.remove("container.image-digest"), expected_digest);
+        assert_eq!(pid, DOCKER_PID);
+        let found = known.remove("container.image-digest");
+        assert_eq!(found.as_deref(), digest);
         assert_eq!(known, expected);
     }
 }
 
 #[tokio::test]
 async fn a_container_that_does_not_run_has_no_process() {
-    let outcome = changed("\"Pid\":1234", "\"Pid\":0").await;
+    let outcome = changed(&format!("\"Pid\":{DOCKER_PID}"), "\"Pid\":0").await;
     // The image's request has the same answer, which is no image's, and holds no digests.
     assert_eq!(found(outcome).0, 0);
 }
@@ -152,7 +159,7 @@ async fn what_is_no_answer_is_a_failure() {
         assert!(text.contains("runtime.sock: "), "{text}");
     }
     for pid in ["-1", "99999999999", "\"1\"", "null"] {
-        let outcome = changed("\"Pid\":1234", &format!("\"Pid\":{pid}")).await;
+        let outcome = changed(&format!("\"Pid\":{DOCKER_PID}"), &format!("\"Pid\":{pid}")).await;
         assert_failed(&outcome, "can't be read");
     }
 }

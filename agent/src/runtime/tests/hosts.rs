@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use super::{
     cri::{CONTAINER, runtime},
-    docker::{DOCKER, DOCKER_ID, DOCKER_IMAGE, serving},
+    docker::{DOCKER, DOCKER_ID, DOCKER_IMAGE, DOCKER_PID, serving},
     fake::{Cri, Fake, http, no_such_container},
     *,
 };
@@ -19,7 +19,7 @@ async fn one_runtime_has_it_although_others_fail_or_do_not() {
     let broken = Fake::raw(|_| http("500 Oops", ""));
     let sockets = [broken.path(), docker.path(), nobody.path()];
     let mut asker = Asker::new(named(&sockets, &[]));
-    assert_eq!(found(asker.ask(DOCKER_ID).await).0, 1234);
+    assert_eq!(found(asker.ask(DOCKER_ID).await).0, DOCKER_PID);
     let outcome = asker.ask(OTHER).await;
     assert_failed(
         &outcome,
