@@ -14,6 +14,7 @@ pub struct Actor {
     cgroup: PathBuf,
     netns: PathBuf,
     groups: Option<(u32, Vec<u32>)>,
+    uid: Option<u32>,
 }
 
 impl Actor {
@@ -23,6 +24,7 @@ impl Actor {
             cgroup,
             netns,
             groups: None,
+            uid: None,
         }
     }
 
@@ -31,6 +33,15 @@ impl Actor {
     pub fn in_groups(&self, gid: u32, supplementary: &[u32]) -> Self {
         Self {
             groups: Some((gid, supplementary.to_vec())),
+            ..self.clone()
+        }
+    }
+
+    /// The same as a user without privileges.
+    #[must_use]
+    pub fn as_user(&self, uid: u32) -> Self {
+        Self {
+            uid: Some(uid),
             ..self.clone()
         }
     }
@@ -137,6 +148,9 @@ impl Actor {
         if let Some((gid, supplementary)) = &self.groups {
             let list: Vec<String> = supplementary.iter().map(u32::to_string).collect();
             let _ = command.args(["--gid", &gid.to_string(), "--groups", &list.join(",")]);
+        }
+        if let Some(uid) = self.uid {
+            let _ = command.args(["--uid", &uid.to_string()]);
         }
         let _ = command.args(arguments).stderr(Stdio::inherit());
         Running::spawn(&mut command)

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::{matching::Spec, tree::directory::names};
+use super::{spec::Spec, systemd, tree::directory::names};
 
 /// Controllers whose files systemd keeps apart from unit names by a leading `_` (`cg_escape`).
 const CONTROLLERS: [&str; 12] = [
@@ -23,11 +23,27 @@ pub(super) struct Below {
     pub others: bool,
 }
 
+impl Below {
+    fn add(&mut self, named: &Named) {
+        self.names.extend(named.names.iter().cloned());
+        self.others |= named.templates;
+    }
+}
+
 /// The cgroup-like selectors of all workloads, by what they spell out.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     patterns: Node,
-    units: BTreeSet<Vec<u8>>,
+    host: Named,
+    of_users: Named,
+}
+
+/// Units and slices, of the host or of users' service managers.
+#[derive(Debug, Default)]
+struct Named {
+    names: BTreeSet<Vec<u8>>,
+    /// Some selector stands for all instances of a template.
+    templates: bool,
 }
 
 /// Patterns that are the same up to here.
@@ -48,9 +64,10 @@ impl Ahead {
         for (number, glob) in globs.enumerate() {
             ahead.patterns.add(glob.glob(), number);
         }
-        let named = |spec: &Spec| [&spec.units[..], &spec.slices[..]].concat();
-        for name in specs.iter().flat_map(named) {
-            let _ = ahead.units.insert(escape(&name));
+        for spec in specs {
+            let managers: Vec<_> = spec.managers().map(systemd::manager).collect();
+            ahead.host.add([&spec.units, &spec.slices, &managers]);
+            ahead.of_users.add([&spec.user_units, &spec.user_slices]);
         }
         ahead
     }
@@ -59,10 +76,8 @@ impl Ahead {
     pub fn below(&self, path: &Path, covered: &BTreeSet<usize>) -> Below {
         let mut below = Below::default();
         let mut reached = vec![&self.patterns];
-        let mut only_slices = true;
         for name in names(path) {
             let name = name.as_encoded_bytes();
-            only_slices &= name.ends_with(b".slice");
             let mut next = Vec::new();
             for node in reached {
                 below.others |= node.goes_on(covered);
@@ -76,10 +91,29 @@ impl Ahead {
             below.names.extend(node.named.keys().cloned());
         }
         // A unit is the first component that is no slice.
-        if only_slices {
-            below.names.extend(self.units.iter().cloned());
+        let units = systemd::units(path);
+        if units.host.unit.is_none() {
+            below.add(&self.host);
+        }
+        if units
+            .user
+            .is_some_and(|(_, managed)| managed.unit.is_none())
+        {
+            below.add(&self.of_users);
         }
         below
+    }
+}
+
+impl Named {
+    fn add<const N: usize>(&mut self, lists: [&Vec<String>; N]) {
+        for name in lists.into_iter().flatten() {
+            if systemd::is_template(name) {
+                self.templates = true;
+            } else {
+                let _ = self.names.insert(escape(name));
+            }
+        }
     }
 }
 
@@ -120,7 +154,7 @@ mod tests {
 
     use super::*;
     use crate::identity::{
-        fixture::{cgroup, slice, unit, workloads},
+        fixture::{cgroup, slice, unit, user_slice, user_unit, workloads},
         placement::specs,
     };
 
@@ -179,6 +213,47 @@ mod tests {
         }
         for path in ["/init.scope", "/system.slice/web.service", "/a/b.slice"] {
             assert!(below(&both, path, &[]).0.is_empty(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_template_stands_for_names_that_nobody_knows_yet() {
+        for (selectors, others) in [
+            (&[unit("web@.service")][..], ["/", "/system.slice"]),
+            (
+                &[user_unit("web@.service"), Selector::Uid(7)],
+                ["/user.slice/user@7.service", "/user@7.service/app.slice"],
+            ),
+        ] {
+            for path in others {
+                assert!(below(selectors, path, &[]).1, "{path}");
+            }
+            for path in [
+                "/web.service",
+                "/user@7.service/web.service",
+                "/system.slice/web@1.service",
+            ] {
+                assert!(!below(selectors, path, &[]).1, "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_users_units_lie_below_his_manager() {
+        let selectors = [
+            user_unit("web.service"),
+            user_slice("app.slice"),
+            Selector::Uid(7),
+        ];
+        let units = ["app.slice", "web.service"];
+        for (path, names) in [
+            ("/user.slice/user-7.slice", &["user@7.service"][..]),
+            ("/user.slice/user-7.slice/user@7.service", &units),
+            ("/user.slice/user-7.slice/user@7.service/app.slice", &units),
+            ("/user.slice/user-7.slice/user@7.service/x.service", &[]),
+            ("/user.slice/user-7.slice/session-1.scope", &[]),
+        ] {
+            assert_eq!(below(&selectors, path, &[]).0, names, "{path}");
         }
     }
 }

@@ -28,9 +28,9 @@ use super::{
     file::Executable,
     hash::{Digest, Hashing},
     hasher::Hasher,
-    matching::Spec,
     mounts::Mounts,
     processes::Facts,
+    spec::Spec,
     watch::{Batch, Watcher},
 };
 

@@ -9,8 +9,8 @@ use ringfence_common::abi::{Identity, ProcessKey, executable::ANY_UID};
 
 use super::{
     groups::memberships,
-    matching::Spec,
     processes::{Facts, ProcessTable},
+    spec::Spec,
     specificity::{Best, Condition, Specificity},
     ties::Ties,
 };

@@ -105,6 +105,14 @@ pub(super) fn slice(name: &str) -> Selector {
     Selector::SystemdSlice(name.into())
 }
 
+pub(super) fn user_unit(name: &str) -> Selector {
+    Selector::SystemdUserUnit(name.into())
+}
+
+pub(super) fn user_slice(name: &str) -> Selector {
+    Selector::SystemdUserSlice(name.into())
+}
+
 pub(super) fn container(key: &str, value: &str) -> Selector {
     Selector::Container {
         key: key.to_owned(),

@@ -7,7 +7,7 @@ use ringfence_common::abi::{
     executable::{GROUPED, MAX_GROUPS, MEMBER, NO_GID},
 };
 
-use super::matching::Spec;
+use super::spec::Spec;
 
 /// What is known of the groups of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,160 +1,87 @@
-//! Selectors: what a workload asks of cgroup and process, and which workloads a cgroup may hold.
+//! Which workloads a cgroup may hold: their cgroup-like selectors, matched together.
 //!
-//! A `cgroup` glob covers the cgroup it matches and everything below. systemd puts a unit into the
-//! cgroup of its slices: `/a.slice/a-b.slice/c.service`. So slices are the leading components that
-//! end in `.slice`, and the unit is the first component after them, as `cg_path_get_unit` of systemd
-//! reads a path. What lies below a unit is delegated: its names are chosen by whoever runs there and
-//! are never taken for units or slices of the host.
+//! A `cgroup` glob covers the cgroup it matches and everything below. Units and slices: [`systemd`].
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    ffi::OsStr,
     os::unix::ffi::OsStrExt,
     path::Path,
 };
-
-use globset::{Candidate, Glob, GlobSet};
-use ringfence_common::abi::{
-    Identity,
-    executable::{ANY_UID, NO_GID},
-};
-use ringfence_policy::model::{Identities, Selector, Workload};
 
 use super::{
     IdentityError,
     below::{Ahead, Below},
     containers::ContainerFacts,
-    specificity::{Condition, Place},
+    spec::Spec,
+    specificity::Place,
+    systemd::{self, Managed},
 };
-
-/// A workload as matching needs it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Spec {
-    /// Name.
-    pub name: String,
-    /// Identity.
-    pub identity: Identity,
-    /// What the process must be; empty for workloads told apart by cgroup alone.
-    pub condition: Condition,
-    /// Patterns of cgroup paths.
-    pub globs: Vec<Glob>,
-    /// systemd units.
-    pub units: Vec<String>,
-    /// systemd slices.
-    pub slices: Vec<String>,
-    /// What the runtime must say of the container.
-    pub container: ContainerFacts,
-}
-
-impl Spec {
-    /// Reads the selectors. `user` and `group` resolve names; a name they don't know leaves the workload
-    /// without any user, so that it matches nobody.
-    pub fn new(
-        workload: &Workload,
-        identities: &Identities,
-        user: impl Fn(&str) -> Option<u32>,
-        group: impl Fn(&str) -> Option<u32>,
-    ) -> Result<Self, IdentityError> {
-        let identity = identities.get(&workload.name).copied();
-        let mut spec = Self {
-            name: workload.name.clone(),
-            identity: identity.ok_or_else(|| IdentityError::NoIdentity(workload.name.clone()))?,
-            condition: Condition::default(),
-            globs: Vec::new(),
-            units: Vec::new(),
-            slices: Vec::new(),
-            container: ContainerFacts::new(),
-        };
-        for selector in &workload.selectors {
-            match selector {
-                Selector::Cgroup(matcher) => spec.globs.push(matcher.glob().clone()),
-                Selector::SystemdUnit(unit) => spec.units.push(unit.clone()),
-                Selector::SystemdSlice(slice) => spec.slices.push(slice.clone()),
-                Selector::Exe(path) => {
-                    let _ = spec.condition.paths.insert(path.clone());
-                }
-                Selector::Sha256(digest) => {
-                    let _ = spec.condition.digests.insert(*digest);
-                }
-                Selector::Container { key, value } => {
-                    let _ = spec.container.insert(key.clone(), value.clone());
-                }
-                Selector::Uid(uid) => spec.only(Some(*uid)),
-                Selector::User(name) => {
-                    let uid = user(name);
-                    if uid.is_none() {
-                        tracing::warn!(
-                            workload = spec.name,
-                            user = name,
-                            "unknown user: the workload matches nobody"
-                        );
-                    }
-                    spec.only(uid);
-                }
-                Selector::Gid(gid) => spec.within(Some(*gid)),
-                Selector::Group(name) => {
-                    let gid = group(name);
-                    if gid.is_none() {
-                        tracing::warn!(
-                            workload = spec.name,
-                            group = name,
-                            "unknown group: the workload matches nobody"
-                        );
-                    }
-                    spec.within(gid);
-                }
-            }
-        }
-        Ok(spec)
-    }
-
-    /// Whether it has no cgroup-like selector, so that every cgroup may hold it.
-    pub fn is_everywhere(&self) -> bool {
-        self.places() == 0
-    }
-
-    /// Whether there is a process that it can match, as far as users and groups go.
-    pub fn is_possible(&self) -> bool {
-        self.condition
-            .users
-            .as_ref()
-            .is_none_or(|users| !users.is_empty())
-    }
-
-    /// Selectors that look at the cgroup, or at the container that it belongs to.
-    fn places(&self) -> usize {
-        self.globs.len() + self.units.len() + self.slices.len() + self.container.len()
-    }
-
-    fn within(&mut self, gid: Option<u32>) {
-        match gid.filter(|gid| *gid != NO_GID) {
-            Some(gid) => {
-                let _ = self.condition.groups.insert(gid);
-            }
-            None => self.only(None),
-        }
-    }
-
-    fn only(&mut self, uid: Option<u32>) {
-        let asked: BTreeSet<u32> = uid.filter(|uid| *uid != ANY_UID).into_iter().collect();
-        let users = self.condition.users.take();
-        self.condition.users = Some(match users {
-            Some(users) => users.intersection(&asked).copied().collect(),
-            None => asked,
-        });
-    }
-}
+use globset::{Candidate, GlobSet};
 
 /// Workloads that a cgroup may hold, by number, each with the place at which it matched.
 pub(super) type Candidates = Vec<(usize, Place)>;
+
+/// Workloads by the units and slices of one service manager that they ask for.
+#[derive(Default)]
+struct Named {
+    units: HashMap<String, Vec<usize>>,
+    slices: HashMap<String, Vec<usize>>,
+}
+
+impl Named {
+    fn add(&mut self, workload: usize, units: &[String], slices: &[String]) {
+        for unit in units {
+            self.units.entry(unit.clone()).or_default().push(workload);
+        }
+        for slice in slices {
+            self.slices.entry(slice.clone()).or_default().push(workload);
+        }
+    }
+
+    fn hit(&self, managed: &Managed<'_>, hit: &mut impl FnMut(usize, Place)) {
+        let mut seen = BTreeSet::new();
+        for (depth, name) in &managed.slices {
+            let workloads = text(name).and_then(|name| self.slices.get(name));
+            let place = Place {
+                depth: *depth,
+                literal: 1,
+                slices: 1,
+                ..Place::default()
+            };
+            for workload in workloads.into_iter().flatten() {
+                if seen.insert((name, workload)) {
+                    hit(*workload, place);
+                }
+            }
+        }
+        let Some((depth, name)) = managed.unit else {
+            return;
+        };
+        let template = text(name).and_then(systemd::template_of);
+        for (name, literal) in [(text(name), 1), (template.as_deref(), 0)] {
+            let workloads = name.and_then(|name| self.units.get(name));
+            let place = Place {
+                depth,
+                literal,
+                partial: 1 - literal,
+                units: 1,
+                ..Place::default()
+            };
+            for workload in workloads.into_iter().flatten() {
+                hit(*workload, place);
+            }
+        }
+    }
+}
 
 /// The cgroup-like selectors of all workloads, ready to be matched together.
 pub(super) struct Matcher {
     globs: GlobSet,
     /// Per glob: the workload it belongs to and what it spells out.
     owners: Vec<(usize, Place)>,
-    units: HashMap<String, Vec<usize>>,
-    slices: HashMap<String, Vec<usize>>,
+    host: Named,
+    /// By the user whose manager it is.
+    users: HashMap<u32, Named>,
     /// By key, then by value.
     containers: HashMap<String, HashMap<String, Vec<usize>>>,
     needed: Vec<usize>,
@@ -166,19 +93,18 @@ impl Matcher {
     pub fn new(specs: &[Spec]) -> Result<Self, IdentityError> {
         let mut globs = GlobSet::builder();
         let mut owners = Vec::new();
-        let mut units: HashMap<String, Vec<usize>> = HashMap::new();
-        let mut slices: HashMap<String, Vec<usize>> = HashMap::new();
+        let mut host = Named::default();
+        let mut users: HashMap<u32, Named> = HashMap::new();
         let mut containers: HashMap<String, HashMap<String, Vec<usize>>> = HashMap::new();
         for (workload, spec) in specs.iter().enumerate() {
             for glob in &spec.globs {
                 let _ = globs.add(glob.clone());
                 owners.push((workload, Place::of_glob(glob.glob())));
             }
-            for unit in &spec.units {
-                units.entry(unit.clone()).or_default().push(workload);
-            }
-            for slice in &spec.slices {
-                slices.entry(slice.clone()).or_default().push(workload);
+            host.add(workload, &spec.units, &spec.slices);
+            for uid in spec.managers() {
+                let named = users.entry(uid).or_default();
+                named.add(workload, &spec.user_units, &spec.user_slices);
             }
             for (key, value) in &spec.container {
                 let values = containers.entry(key.clone()).or_default();
@@ -188,8 +114,8 @@ impl Matcher {
         Ok(Self {
             globs: globs.build().map_err(IdentityError::Patterns)?,
             owners,
-            units,
-            slices,
+            host,
+            users,
             containers,
             needed: specs.iter().map(Spec::places).collect(),
             ahead: Ahead::new(specs),
@@ -267,46 +193,18 @@ impl Matcher {
     }
 
     fn match_systemd(&self, path: &Path, hit: &mut impl FnMut(usize, Place)) {
-        let bytes = path.as_os_str().as_bytes();
-        let parts = bytes.split(|b| *b == b'/').filter(|part| !part.is_empty());
-        let mut seen = BTreeSet::new();
-        for (depth, part) in (1u32..).zip(parts) {
-            let slice = part.ends_with(b".slice");
-            if !seen.insert(part) {
-                continue;
-            }
-            let (named, place) = if slice {
-                (
-                    &self.slices,
-                    Place {
-                        depth,
-                        literal: 1,
-                        slices: 1,
-                        ..Place::default()
-                    },
-                )
-            } else {
-                (
-                    &self.units,
-                    Place {
-                        depth,
-                        literal: 1,
-                        units: 1,
-                        ..Place::default()
-                    },
-                )
-            };
-            // systemd escapes a name that could be taken for a file of the kernel with `_`.
-            let name = part.strip_prefix(b"_").unwrap_or(part);
-            let name = OsStr::from_bytes(name).to_str();
-            for workload in name.and_then(|name| named.get(name)).into_iter().flatten() {
-                hit(*workload, place);
-            }
-            if !slice {
-                return;
-            }
+        let units = systemd::units(path);
+        self.host.hit(&units.host, hit);
+        if let Some((uid, managed)) = &units.user
+            && let Some(named) = self.users.get(uid)
+        {
+            named.hit(managed, hit);
         }
     }
+}
+
+fn text(name: &[u8]) -> Option<&str> {
+    std::str::from_utf8(name).ok()
 }
 
 /// `/`, `/a`, `/a/b` … of `/a/b/…`.

@@ -14,7 +14,7 @@ use ringfence_policy::model::Selector;
 
 use super::{
     containers::{ContainerAnswer, Containers},
-    fixture::{cgroup, container, slice, unit, workloads},
+    fixture::{cgroup, container, slice, unit, user_slice, user_unit, workloads},
     groups::Groups,
     placement::{Placement, specs},
     processes::Facts,
@@ -172,6 +172,68 @@ fn unit_is_the_first_component_after_the_slices_and_nothing_below_it() {
     ] {
         assert_eq!(of_cgroup(&mut placement, path), identity, "{path}");
     }
+}
+
+#[test]
+fn a_users_unit_is_his_alone_and_below_his_own_manager() {
+    let app = user_unit("app.service");
+    let mut placement = placement(&[
+        ("unit", &[app.clone(), Selector::Uid(1)]),
+        ("slice", &[user_slice("app.slice"), Selector::Uid(1)]),
+        ("user", &[Selector::Uid(1)]),
+        ("nobody", &[app]),
+    ]);
+    let manager = "/user.slice/user-1.slice/user@1.service";
+    for (path, uid, identity) in [
+        (format!("{manager}/app.slice/app.service"), 1, 256),
+        (format!("{manager}/app.service/below"), 1, 256),
+        (format!("{manager}/app.slice/other.service"), 1, 257),
+        (
+            format!("{manager}/app.slice/other.service/app.service"),
+            1,
+            257,
+        ),
+        (format!("{manager}/init.scope"), 1, 258),
+        (format!("{manager}/app.slice/app.service"), 2, HOST),
+        (
+            "/user.slice/user-2.slice/user@2.service/app.service".to_owned(),
+            2,
+            HOST,
+        ),
+        (
+            "/user.slice/user-2.slice/user@2.service/app.service".to_owned(),
+            1,
+            258,
+        ),
+        ("/app.slice/app.service".to_owned(), 1, 258),
+        (
+            "/user.slice/user-1.slice/session-1.scope/user@1.service/app.service".to_owned(),
+            1,
+            258,
+        ),
+    ] {
+        let found = look_up(&mut placement, &path, &Facts::default(), uid);
+        assert_eq!(found, identity, "{path} {uid}");
+    }
+}
+
+#[test]
+fn a_template_stands_for_its_instances_and_an_instance_is_closer() {
+    let mut placement = placement(&[
+        ("all", &[unit("web@.service")]),
+        ("one", &[unit("web@1.service")]),
+        ("wild", &[cgroup("/*/web@2*")]),
+    ]);
+    for (path, identity) in [
+        ("/system.slice/web@1.service", 257),
+        ("/system.slice/web@2.service", 256),
+        ("/system.slice/system-web.slice/web@a@b.service/x", 256),
+        ("/system.slice/web.service", HOST),
+        ("/system.slice/web@1.scope", HOST),
+    ] {
+        assert_eq!(of_cgroup(&mut placement, path), identity, "{path}");
+    }
+    assert_eq!(placement.ties().count(), 0);
 }
 
 #[test]
@@ -520,6 +582,8 @@ fn by_comparison(
             Selector::Cgroup(_)
             | Selector::SystemdUnit(_)
             | Selector::SystemdSlice(_)
+            | Selector::SystemdUserUnit(_)
+            | Selector::SystemdUserSlice(_)
             | Selector::Container { .. } => true,
         };
         if let Some(place) = placement.place(workload, Path::new(path), &containers())

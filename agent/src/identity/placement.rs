@@ -13,8 +13,9 @@ use super::{
     IdentityError,
     containers::{Container, ContainerFacts, Containers},
     groups::Crowd,
-    matching::{Candidates, Matcher, Spec},
+    matching::{Candidates, Matcher},
     processes::{Facts, GroupTable, ProcessTable, Processes},
+    spec::Spec,
     specificity::{Best, Specificity},
     ties::{Tie, Ties},
 };

@@ -17,7 +17,8 @@ use super::{
     classes::{Classes, Form},
     fill::{Index, Sources, describe},
     groups,
-    matching::{Candidates, Spec},
+    matching::Candidates,
+    spec::Spec,
     specificity::{Condition, Place, Specificity},
     ties::Ties,
 };

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use ringfence_common::abi::{Identity, identity::UNKNOWN};
 
-use super::{matching::Spec, specificity::Best};
+use super::{spec::Spec, specificity::Best};
 
 /// What becomes of workloads that are tied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

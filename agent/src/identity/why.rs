@@ -20,8 +20,9 @@ pub use ask::{Asked, Depth, SelectorCheck};
 use super::{
     Tables,
     live::Live,
-    matching::{Matcher, Spec},
+    matching::Matcher,
     names,
+    spec::Spec,
     specificity::{Place, Specificity},
 };
 

@@ -32,6 +32,11 @@ pub enum Selector {
     /// Name of the systemd slice: one of the leading components of the cgroup path that end in `.slice`
     /// equals it.
     SystemdSlice(String),
+    /// Name of a unit of the service manager of the user whom the workload names beside it: the first component after the
+    /// slices below `user@UID.service`. That user alone decides what it holds.
+    SystemdUserUnit(String),
+    /// Name of a slice of that manager.
+    SystemdUserSlice(String),
     /// Absolute path of the executable, as the agent's mount namespace resolves it.
     Exe(PathBuf),
     /// SHA-256 of the executable.
@@ -61,6 +66,8 @@ impl Selector {
             Self::Cgroup(_) => "cgroup",
             Self::SystemdUnit(_) => "systemd-unit",
             Self::SystemdSlice(_) => "systemd-slice",
+            Self::SystemdUserUnit(_) => "systemd-user-unit",
+            Self::SystemdUserSlice(_) => "systemd-user-slice",
             Self::Exe(_) => "exe",
             Self::Sha256(_) => "sha256",
             Self::Uid(_) => "uid",
@@ -80,6 +87,8 @@ impl fmt::Display for Selector {
             Self::Cgroup(glob) => f.write_str(glob.glob().glob()),
             Self::SystemdUnit(text)
             | Self::SystemdSlice(text)
+            | Self::SystemdUserUnit(text)
+            | Self::SystemdUserSlice(text)
             | Self::User(text)
             | Self::Group(text)
             | Self::Container { value: text, .. } => f.write_str(text),
@@ -96,6 +105,8 @@ impl PartialEq for Selector {
             (Self::Cgroup(a), Self::Cgroup(b)) => a.glob() == b.glob(),
             (Self::SystemdUnit(a), Self::SystemdUnit(b))
             | (Self::SystemdSlice(a), Self::SystemdSlice(b))
+            | (Self::SystemdUserUnit(a), Self::SystemdUserUnit(b))
+            | (Self::SystemdUserSlice(a), Self::SystemdUserSlice(b))
             | (Self::User(a), Self::User(b))
             | (Self::Group(a), Self::Group(b)) => a == b,
             (Self::Exe(a), Self::Exe(b)) => a == b,

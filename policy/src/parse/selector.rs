@@ -13,10 +13,12 @@ use super::{
 };
 use crate::model::Selector;
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 13] = [
     "cgroup",
     "systemd-unit",
     "systemd-slice",
+    "systemd-user-unit",
+    "systemd-user-slice",
     "exe",
     "sha256",
     "user",
@@ -26,8 +28,6 @@ const KEYS: [&str; 11] = [
     "container",
     "k8s",
 ];
-/// Designed but not built: by name or as the first part of a dotted name.
-const LATER: [&str; 1] = ["parent"];
 const USER: Kind = Kind {
     number: "uid",
     name: "user",
@@ -67,11 +67,11 @@ pub(super) fn read(report: &mut Report<'_>, table: &Table<'_, '_>) -> Vec<Select
             continue;
         }
         let family = key.split('.').next().unwrap_or(key);
-        if LATER.contains(&family) {
+        if family == "parent" {
             report.error(
                 &span,
-                format!("selector `{key}` is not supported yet by this version"),
-                format!("use one of: {}", KEYS.join(", ")),
+                "a process can't be selected by its parent: it becomes the child of another one when that ends, or as it likes",
+                "say where it runs (`systemd-unit`, `cgroup`) or what it is (`exe`, `user`)",
             );
         } else if container::FAMILIES.contains(&family) {
             report.error(
@@ -87,7 +87,31 @@ pub(super) fn read(report: &mut Report<'_>, table: &Table<'_, '_>) -> Vec<Select
             );
         }
     }
+    of_a_user(report, table, &selectors);
     selectors
+}
+
+/// Whoever may name units for himself must be said.
+fn of_a_user(report: &mut Report<'_>, table: &Table<'_, '_>, selectors: &[Selector]) {
+    let of_user = |it: &&Selector| {
+        matches!(
+            it,
+            Selector::SystemdUserUnit(_) | Selector::SystemdUserSlice(_)
+        )
+    };
+    let has_user = |it: &Selector| matches!(it, Selector::Uid(_) | Selector::User(_));
+    if let Some(selector) = selectors.iter().find(of_user)
+        && !selectors.iter().any(has_user)
+    {
+        report.error(
+            &table.span,
+            format!(
+                "`{}` says nothing without a user: each names his units himself",
+                selector.key()
+            ),
+            "add whose service manager it is: `user` or `uid`",
+        );
+    }
 }
 
 fn selector(report: &mut Report<'_>, key: &str, value: &Value<'_>) -> Option<Selector> {
@@ -99,8 +123,10 @@ fn selector(report: &mut Report<'_>, key: &str, value: &Value<'_>) -> Option<Sel
         let text = string(report, value, key)?;
         match key {
             "cgroup" => cgroup(text),
-            "systemd-unit" => unit(text),
-            "systemd-slice" => slice(text),
+            "systemd-unit" => unit(key, text).map(Selector::SystemdUnit),
+            "systemd-slice" => slice(key, text).map(Selector::SystemdSlice),
+            "systemd-user-unit" => unit(key, text).map(Selector::SystemdUserUnit),
+            "systemd-user-slice" => slice(key, text).map(Selector::SystemdUserSlice),
             "exe" => exe(text),
             "sha256" => sha256(text),
             "group" => name(text, GROUP).map(Selector::Group),
@@ -138,18 +164,18 @@ fn cgroup(text: &str) -> Result<Selector, Fault> {
         })
 }
 
-fn unit(text: &str) -> Result<Selector, Fault> {
-    let message = format!("systemd-unit {text:?} is not the name of a unit that has processes");
+fn unit(key: &str, text: &str) -> Result<String, Fault> {
+    let message = format!("{key} {text:?} is not the name of a unit that has processes");
     let known = UNIT_TYPES
         .iter()
         .any(|suffix| text.len() > suffix.len() && text.ends_with(suffix));
     if known && !text.contains('/') {
-        return Ok(Selector::SystemdUnit(text.to_owned()));
+        return Ok(text.to_owned());
     }
     Err(Fault::new(
         message,
         if has_suffix(text, ".slice") {
-            format!("write `systemd-slice = {text:?}`")
+            format!("write `{} = {text:?}`", key.replace("unit", "slice"))
         } else {
             format!(
                 "write the full name with its type ({})",
@@ -159,12 +185,12 @@ fn unit(text: &str) -> Result<Selector, Fault> {
     ))
 }
 
-fn slice(text: &str) -> Result<Selector, Fault> {
+fn slice(key: &str, text: &str) -> Result<String, Fault> {
     if has_suffix(text, ".slice") && !text.contains('/') {
-        return Ok(Selector::SystemdSlice(text.to_owned()));
+        return Ok(text.to_owned());
     }
     Err(Fault::new(
-        format!("systemd-slice {text:?} is not the name of a slice"),
+        format!("{key} {text:?} is not the name of a slice"),
         "write the full name, such as \"system.slice\"",
     ))
 }

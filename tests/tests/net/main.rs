@@ -47,4 +47,5 @@ mod sockets;
 mod storm;
 mod tcp;
 mod udp;
+mod user_unit;
 mod world;

@@ -2,9 +2,7 @@
 
 use std::{
     collections::HashMap,
-    ffi::OsStr,
     fmt::Write as _,
-    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
@@ -20,7 +18,7 @@ use super::{
         live::{Live, ProgramState},
         mounts::Mounts,
         names,
-        tree::directory,
+        systemd::{self, Component, Managed},
     },
     Candidate,
 };
@@ -121,18 +119,20 @@ impl Asked {
                 (matched, glob.glob().glob().to_owned(), shown(&live.cgroup))
             }
             Selector::SystemdUnit(unit) => {
-                let found = unit_of(&live.cgroup);
-                let matched = found.as_deref() == Some(unit);
-                let found = found.unwrap_or_else(|| "none".to_owned());
-                (matched, unit.clone(), found)
+                let found = systemd::units(&live.cgroup).host.unit;
+                among(unit, found.as_slice(), "none")
             }
             Selector::SystemdSlice(slice) => {
-                let found = slices_of(&live.cgroup);
-                let list = match found.as_slice() {
-                    [] => "none".to_owned(),
-                    _ => found.join(", "),
-                };
-                (found.contains(slice), slice.clone(), list)
+                let found = systemd::units(&live.cgroup).host.slices;
+                among(slice, &found, "none")
+            }
+            Selector::SystemdUserUnit(unit) => {
+                let (found, none) = of_user(live);
+                among(unit, found.unit.as_slice(), &none)
+            }
+            Selector::SystemdUserSlice(slice) => {
+                let (found, none) = of_user(live);
+                among(slice, &found.slices, &none)
             }
             Selector::Exe(path) => {
                 let wanted = self.key_at(path);
@@ -265,28 +265,40 @@ fn program(live: &Live, matched: bool, there: bool, wanted: &Path) -> String {
     text
 }
 
-/// The first component after the slices; below it names are delegated. As systemd's `cg_path_get_unit`.
-fn unit_of(path: &Path) -> Option<String> {
-    let unit = directory::names(path).find(|name| !is_slice(name))?;
-    Some(bare(unit))
+/// Whether a name is among those found, and both in words.
+fn among(wanted: &str, found: &[Component<'_>], none: &str) -> (bool, String, String) {
+    let names: Vec<_> = found
+        .iter()
+        .map(|(_, name)| String::from_utf8_lossy(name).into_owned())
+        .collect();
+    let is =
+        |name: &String| *name == wanted || systemd::template_of(name).as_deref() == Some(wanted);
+    let matched = names.iter().any(is);
+    let list = names.join(", ");
+    let list = if list.is_empty() {
+        none.to_owned()
+    } else {
+        list
+    };
+    (matched, wanted.to_owned(), list)
 }
 
-fn slices_of(path: &Path) -> Vec<String> {
-    directory::names(path)
-        .take_while(|name| is_slice(name))
-        .map(bare)
-        .collect()
-}
-
-fn is_slice(name: &OsStr) -> bool {
-    name.as_bytes().ends_with(b".slice")
-}
-
-/// systemd escapes a name that could be taken for a file of the kernel with `_`.
-fn bare(name: &OsStr) -> String {
-    let bytes = name.as_bytes();
-    let bytes = bytes.strip_prefix(b"_").unwrap_or(bytes);
-    String::from_utf8_lossy(bytes).into_owned()
+/// What the service manager of the process's own user has put there, and what to say where there is nothing.
+fn of_user(live: &Live) -> (Managed<'_>, String) {
+    match systemd::units(&live.cgroup).user {
+        Some((uid, managed)) if uid == live.uid => (managed, "none".to_owned()),
+        Some((uid, _)) => (
+            Managed::default(),
+            format!(
+                "none: the process is of user {}, the service manager of user {uid}",
+                live.uid
+            ),
+        ),
+        None => (
+            Managed::default(),
+            "none: not below the service manager of a user".to_owned(),
+        ),
+    }
 }
 
 /// What takes longer to ask comes later.

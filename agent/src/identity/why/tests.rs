@@ -13,7 +13,7 @@ use super::{
     super::{
         Groups,
         file::Executable,
-        fixture::{cgroup, container, slice, unit, workloads},
+        fixture::{cgroup, container, slice, unit, user_slice, user_unit, workloads},
         live::{Program, ProgramState},
         mounts::Mounts,
     },
@@ -89,6 +89,42 @@ fn each_selector_says_what_it_wanted_and_found() {
             found: found.to_owned(),
         };
         assert_eq!(check, expected);
+    }
+}
+
+#[test]
+fn a_users_units_are_told_from_the_hosts() {
+    let of_user = Live {
+        uid: 7,
+        cgroup: "/user.slice/user-7.slice/user@7.service/app.slice/web@1.service".into(),
+        ..live(Path::new("/bin/sh"))
+    };
+    let other = Live {
+        uid: 8,
+        ..of_user.clone()
+    };
+    let host = live(Path::new("/bin/sh"));
+    for (selector, live, matched, found) in [
+        (unit("user@.service"), &of_user, true, "user@7.service"),
+        (user_unit("web@.service"), &of_user, true, "web@1.service"),
+        (user_unit("web@1.service"), &of_user, true, "web@1.service"),
+        (user_unit("web@2.service"), &of_user, false, "web@1.service"),
+        (user_slice("app.slice"), &of_user, true, "app.slice"),
+        (
+            user_slice("app.slice"),
+            &other,
+            false,
+            "none: the process is of user 8, the service manager of user 7",
+        ),
+        (
+            user_unit("web.service"),
+            &host,
+            false,
+            "none: not below the service manager of a user",
+        ),
+    ] {
+        let check = check(&selector, live);
+        assert_eq!((check.matched, check.found.as_str()), (matched, found));
     }
 }
 

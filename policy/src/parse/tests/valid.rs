@@ -10,7 +10,7 @@ use crate::model::{Peer, Ports, RuleKind, Section, Selector};
 pub(super) const EVERYTHING: &str = r#"
 [[workload]]
 name = "web"
-match = { cgroup = "/web.slice/**", user = "www", uid = 0x21, group = "adm", gid = 4 }
+match = { cgroup = "/web.slice/**", systemd-user-unit = "web@.service", systemd-user-slice = "app.slice", user = "www", uid = 0x21, group = "adm", gid = 4 }
 
 [[workload]]
 name = "api"
@@ -86,6 +86,14 @@ fn workloads_carry_every_key() {
     assert_eq!(
         (web.file.as_str(), web.line, web.allow_self),
         ("a.toml", 2, true)
+    );
+    assert!(
+        web.selectors
+            .contains(&Selector::SystemdUserUnit("web@.service".into()))
+    );
+    assert!(
+        web.selectors
+            .contains(&Selector::SystemdUserSlice("app.slice".into()))
     );
     assert!(web.selectors.contains(&Selector::Uid(33)));
     assert!(web.selectors.contains(&Selector::User("www".into())));

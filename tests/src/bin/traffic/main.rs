@@ -28,7 +28,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use nix::{
     sched::{CloneFlags, setns, unshare},
     sys::{prctl::set_pdeathsig, signal::Signal},
-    unistd::{Gid, setgid},
+    unistd::{Gid, Uid, setgid, setuid},
 };
 use ringfence_tests::Outcome;
 
@@ -48,6 +48,9 @@ struct Cli {
     /// Supplementary groups to have, instead of the caller's
     #[arg(long)]
     groups: Option<Gids>,
+    /// User to become
+    #[arg(long)]
+    uid: Option<u32>,
     #[command(subcommand)]
     command: Command,
 }
@@ -175,6 +178,9 @@ fn enter(cli: &Cli) -> Result<()> {
     }
     if let Some(gid) = cli.gid {
         setgid(Gid::from_raw(gid)).map_err(at("setgid"))?;
+    }
+    if let Some(uid) = cli.uid {
+        setuid(Uid::from_raw(uid)).map_err(at("setuid"))?;
     }
     Ok(())
 }

@@ -145,7 +145,7 @@ fn empty_label_sets_select_nothing_by_mistake() {
     );
     assert_eq!(
         error("[[workload]]\nname = \"w\"\nmatch = {}\n"),
-        "a.toml:3: `match` is empty; add at least one selector: cgroup, systemd-unit, systemd-slice, exe, sha256, user, uid, group, gid, container, k8s"
+        "a.toml:3: `match` is empty; add at least one selector: cgroup, systemd-unit, systemd-slice, systemd-user-unit, systemd-user-slice, exe, sha256, user, uid, group, gid, container, k8s"
     );
     assert_eq!(
         error("[[workload]]\nname = \"w\"\n"),

@@ -79,6 +79,18 @@ fn selectors() {
             "cgroup \"/a[\" is not a glob: unclosed character class; missing ']'; escape special characters with a backslash",
         ),
         (
+            "systemd-user-slice = \"app\", uid = 1",
+            "systemd-user-slice \"app\" is not the name of a slice; write the full name, such as \"system.slice\"",
+        ),
+        (
+            "systemd-user-unit = \"app.slice\", uid = 1",
+            "systemd-user-unit \"app.slice\" is not the name of a unit that has processes; write `systemd-user-slice = \"app.slice\"`",
+        ),
+        (
+            "systemd-user-unit = \"app.service\", group = \"staff\"",
+            "`systemd-user-unit` says nothing without a user: each names his units himself; add whose service manager it is: `user` or `uid`",
+        ),
+        (
             "systemd-unit = \"web\"",
             "systemd-unit \"web\" is not the name of a unit that has processes; write the full name with its type (.service, .scope, .socket, .mount, .swap)",
         ),
@@ -134,7 +146,8 @@ fn selectors() {
 fn selector_of_the_future_says_so() {
     assert_eq!(
         error_of_match("parent = \"x\""),
-        "a.toml:3: selector `parent` is not supported yet by this version; use one of: cgroup, systemd-unit, systemd-slice, exe, sha256, user, uid, group, gid, container, k8s"
+        "a.toml:3: a process can't be selected by its parent: it becomes the child of another one when that ends, or as it likes; \
+         say where it runs (`systemd-unit`, `cgroup`) or what it is (`exe`, `user`)"
     );
 }
 
