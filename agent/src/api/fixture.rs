@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     path::PathBuf,
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
@@ -103,7 +103,7 @@ fn view_of(text: &str) -> PolicyView {
         set,
         identities,
         compiled,
-        cgroups: BTreeMap::from([("db".to_owned(), vec!["/db/1".to_owned()])]),
+        cgroups: Inventory::new(["db"], [(1, "/db/1", &["db"][..])]),
     }
 }
 
@@ -234,7 +234,7 @@ impl Fixture {
             ..abi::CgroupEntry::default()
         };
         let tables = Tables {
-            cgroups: [(id, entry)].into(),
+            cgroups: [(id, entry)].into_iter().collect(),
             ..Tables::default()
         };
         drop(self.tables.send_replace(Arc::new(tables)));
@@ -289,7 +289,7 @@ impl Fixture {
             kind,
             ..abi::Event::default()
         };
-        let (_sender, cgroups) = watch::channel(Arc::new(HashMap::new()));
+        let (_sender, cgroups) = watch::channel(Inventory::default());
         let mut processes = ProcessBook::new(cgroups);
         let record = flow::record(&event, &self.names, &mut processes, 0).unwrap();
         self.flows.push(record);

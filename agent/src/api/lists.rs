@@ -44,11 +44,7 @@ fn one_workload(view: &PolicyView, workload: &Workload, policies: Vec<String>) -
         identity: view.identities.get(&workload.name).copied().unwrap_or(0),
         labels: workload.labels.clone().into_iter().collect(),
         selectors: workload.selectors.iter().map(ToString::to_string).collect(),
-        cgroups: view
-            .cgroups
-            .get(&workload.name)
-            .cloned()
-            .unwrap_or_default(),
+        cgroups: view.cgroups.of(&workload.name).map(str::to_owned).collect(),
         location: format!("{}:{}", workload.file, workload.line),
         policies,
     }

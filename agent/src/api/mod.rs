@@ -19,7 +19,7 @@ mod status;
 mod tests;
 mod why;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use ringfence_common::abi::FailsafeEntry;
 use ringfence_policy::{
@@ -32,7 +32,10 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::InterceptorLayer, transport::Server};
 
-use crate::{endpoints as listening, flow, identity::Tables};
+use crate::{
+    endpoints as listening, flow,
+    identity::{Inventory, Tables},
+};
 
 pub use error::ApiError;
 pub use socket::{Listener, bind};
@@ -72,7 +75,7 @@ pub struct PolicyView {
     /// Tables.
     pub compiled: Compiled,
     /// Matching cgroups of each workload, as paths below the guarded root.
-    pub cgroups: BTreeMap<String, Vec<String>>,
+    pub cgroups: Inventory,
 }
 
 /// Serves until `cancel`; then streams end, and the socket is removed.

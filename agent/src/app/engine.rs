@@ -349,7 +349,7 @@ impl Engine {
             set: self.set.clone(),
             identities: self.identities.clone(),
             compiled: self.compiled.clone(),
-            cgroups: self.resolver.inventory(),
+            cgroups: self.resolver.inventory().clone(),
         }
     }
 }

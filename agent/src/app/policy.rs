@@ -155,7 +155,7 @@ impl Task {
 
     async fn applied(&mut self, took: Duration) {
         let generation = self.generation();
-        let workloads = self.engine.resolver().inventory().len();
+        let workloads = self.engine.resolver().inventory().workloads();
         tracing::info!(
             generation,
             workloads,
@@ -298,16 +298,14 @@ impl Task {
 
     fn show_cgroups(&mut self) {
         let resolver = self.engine.resolver();
-        let inventory = resolver.inventory();
         self.unmatched = warnings::unmatched(&InForce {
             set: self.engine.set(),
             identities: self.engine.identities(),
             compiled: self.engine.compiled(),
             local: self.engine.local(),
-            cgroups: &inventory,
+            cgroups: resolver.inventory(),
         });
-        self.published
-            .set_cgroups(resolver.cgroup_paths(), inventory);
+        self.published.set_cgroups(resolver.inventory());
         let warnings = self.warnings();
         self.published
             .update_status(|status| status.warnings = warnings);

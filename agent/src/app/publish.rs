@@ -1,13 +1,13 @@
 //! What the owning tasks tell the others: the latest value of each, by `watch`.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use crate::{
     api::{PolicyView, Status},
     flow::Names,
-    identity::Tables,
+    identity::{Inventory, Tables},
     sync,
 };
 
@@ -17,7 +17,7 @@ pub struct Published {
     status: watch::Sender<Arc<Status>>,
     policy: watch::Sender<Arc<PolicyView>>,
     names: watch::Sender<Arc<Names>>,
-    cgroups: watch::Sender<Arc<HashMap<u64, String>>>,
+    cgroups: watch::Sender<Inventory>,
     tables: watch::Sender<Arc<Tables>>,
     sync: watch::Sender<sync::State>,
 }
@@ -30,7 +30,7 @@ impl Published {
             status: watch::Sender::new(Arc::new(status)),
             policy: watch::Sender::new(Arc::default()),
             names: watch::Sender::new(Arc::default()),
-            cgroups: watch::Sender::new(Arc::default()),
+            cgroups: watch::Sender::new(Inventory::default()),
             tables: watch::Sender::new(Arc::default()),
             sync: watch::Sender::new(sync::State::default()),
         }
@@ -56,7 +56,7 @@ impl Published {
 
     /// Paths of cgroups.
     #[must_use]
-    pub fn cgroups(&self) -> watch::Receiver<Arc<HashMap<u64, String>>> {
+    pub fn cgroups(&self) -> watch::Receiver<Inventory> {
         self.cgroups.subscribe()
     }
 
@@ -101,13 +101,9 @@ impl Published {
     }
 
     /// Replaces the cgroups: all of them, and those of each workload.
-    pub fn set_cgroups(
-        &self,
-        paths: HashMap<u64, String>,
-        inventory: std::collections::BTreeMap<String, Vec<String>>,
-    ) {
-        drop(self.cgroups.send_replace(Arc::new(paths)));
+    pub fn set_cgroups(&self, inventory: &Inventory) {
+        drop(self.cgroups.send_replace(inventory.clone()));
         self.policy
-            .send_modify(|view| Arc::make_mut(view).cgroups = inventory);
+            .send_modify(|view| Arc::make_mut(view).cgroups = inventory.clone());
     }
 }

@@ -228,10 +228,7 @@ fn publish(published: &Published, engine: &mut Engine) {
     if let Some(tables) = engine.tables() {
         published.set_tables(tables);
     }
-    published.set_cgroups(
-        engine.resolver().cgroup_paths(),
-        engine.resolver().inventory(),
-    );
+    published.set_cgroups(engine.resolver().inventory());
     let hooks = hooks(engine);
     let generation = engine.datapath().tables.generation();
     let source = engine.source();

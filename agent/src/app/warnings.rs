@@ -1,9 +1,6 @@
 //! What deserves a second look in the policy in force, as this host stands.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    path::Path,
-};
+use std::{collections::HashSet, path::Path};
 
 use ringfence_common::abi::rule::SELECTED;
 use ringfence_policy::{
@@ -12,7 +9,7 @@ use ringfence_policy::{
 };
 
 use crate::{
-    identity::Tie,
+    identity::{Inventory, Tie},
     runtime::{RuntimeState, State},
 };
 
@@ -32,7 +29,7 @@ pub struct InForce<'a> {
     /// Documents of the policy directory.
     pub local: &'a [Document],
     /// Cgroups of each workload.
-    pub cgroups: &'a BTreeMap<String, Vec<String>>,
+    pub cgroups: &'a Inventory,
 }
 
 /// Cgroups whose container is not known, and why. What starts a moment ago is not worth a word, so a runtime
@@ -139,8 +136,7 @@ fn is_selected(policy: &InForce<'_>, workload: &Workload) -> bool {
 }
 
 fn has_cgroup(policy: &InForce<'_>, workload: &Workload) -> bool {
-    let cgroups = policy.cgroups.get(&workload.name);
-    cgroups.is_some_and(|cgroups| !cgroups.is_empty())
+    policy.cgroups.of(&workload.name).next().is_some()
 }
 
 fn summary(workloads: &[&Workload], what: &str) -> Option<String> {
@@ -192,17 +188,13 @@ mod tests {
             boot_now_ns: 1,
             deny_unselected: false,
         };
-        let cgroups = set.workloads.iter().map(|workload| {
-            let found = matching.contains(&workload.name.as_str());
-            let cgroups = found.then(|| "/somewhere".to_owned());
-            (workload.name.clone(), cgroups.into_iter().collect())
-        });
+        let cgroups = Inventory::new([], [(1, "/somewhere", matching)]);
         unmatched(&InForce {
             set: &set,
             identities: &identities,
             compiled: &compile(&set, &identities, &context).unwrap(),
             local,
-            cgroups: &cgroups.collect(),
+            cgroups: &cgroups,
         })
     }
 

@@ -1,11 +1,12 @@
 //! Identities into the maps: writes the difference between what the resolver wants and what is there.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use aya::{
     Pod,
     maps::{HashMap, MapData},
 };
+use imbl::{OrdMap, ordmap::DiffItem};
 use ringfence_common::abi::{
     CgroupEntry, ChildKey, ClassGroups, ExecutableKey, Identity, LocalKey, ProcessKey, names,
 };
@@ -83,7 +84,7 @@ impl Identities {
         addresses: Vec<LocalKey>,
         complete: bool,
     ) -> Result<(), DatapathError> {
-        let wanted = addresses.into_iter().map(|key| (key, 1)).collect();
+        let wanted: OrdMap<_, _> = addresses.into_iter().map(|key| (key, 1)).collect();
         self.local_addresses.add(&wanted)?;
         if !complete {
             return Ok(());
@@ -96,7 +97,7 @@ impl Identities {
 struct Mirror<K: Pod, V: Pod> {
     name: &'static str,
     map: HashMap<MapData, K, V>,
-    held: BTreeMap<K, V>,
+    held: OrdMap<K, V>,
 }
 
 impl<K: Pod + Ord, V: Pod + PartialEq> Mirror<K, V> {
@@ -106,11 +107,16 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Mirror<K, V> {
         Ok(Self { name, map, held })
     }
 
-    fn add(&mut self, wanted: &BTreeMap<K, V>) -> Result<(), DatapathError> {
-        for (key, value) in wanted {
-            if self.held.get(key) == Some(value) {
+    fn add(&mut self, wanted: &OrdMap<K, V>) -> Result<(), DatapathError> {
+        let held = self.held.clone();
+        for change in held.diff(wanted) {
+            let (DiffItem::Add(key, value)
+            | DiffItem::Update {
+                new: (key, value), ..
+            }) = change
+            else {
                 continue;
-            }
+            };
             self.map
                 .insert(key, value, 0)
                 .map_err(|error| full(io_error(error), self.name, wanted.len()))?;
@@ -119,17 +125,17 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Mirror<K, V> {
         Ok(())
     }
 
-    fn remove_others(&mut self, wanted: &BTreeMap<K, V>) -> Result<(), DatapathError> {
-        let gone: Vec<K> = self
-            .held
-            .keys()
-            .filter(|key| !wanted.contains_key(key))
-            .copied()
-            .collect();
-        for key in gone {
-            absent_is_fine(self.map.remove(&key), self.name)?;
-            let _ = self.held.remove(&key);
+    /// Removes what is not wanted; [`Self::add`] came before.
+    fn remove_others(&mut self, wanted: &OrdMap<K, V>) -> Result<(), DatapathError> {
+        let held = self.held.clone();
+        for change in held.diff(wanted) {
+            if let DiffItem::Remove(key, _) = change {
+                absent_is_fine(self.map.remove(key), self.name)?;
+                let _ = self.held.remove(key);
+            }
         }
+        // Equal by now: from here on both share their memory, and the next comparison is short.
+        self.held = wanted.clone();
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! The task that looks at the sockets and publishes the endpoints.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -22,7 +22,7 @@ use crate::{
         DatapathError,
         survey::{FoundSocket, Scope, Survey},
     },
-    identity::Tables,
+    identity::{Inventory, Tables},
 };
 
 /// The least time between two looks that nobody asked for.
@@ -54,7 +54,7 @@ pub struct Root {
     /// Its cgroup id.
     pub id: u64,
     /// Paths of cgroups below it, by id.
-    pub cgroups: watch::Receiver<Arc<HashMap<u64, String>>>,
+    pub cgroups: watch::Receiver<Inventory>,
 }
 
 impl Task {
@@ -169,7 +169,7 @@ impl Task {
     ) -> Endpoints {
         let cgroups = self.root.cgroups.borrow().clone();
         let place = |id: u64| {
-            let path = cgroups.get(&id)?;
+            let path = cgroups.path(id)?;
             Some(self.root.path.join(path.trim_start_matches('/')))
         };
         self.unowned.fill(sockets, tables, &self.survey, place);

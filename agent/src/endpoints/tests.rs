@@ -58,13 +58,14 @@ fn tables() -> Tables {
     };
     Tables {
         cgroups: [
-            (1, entry(HOST, 0)),
+            (1u64, entry(HOST, 0)),
             (10, entry(WEB, 0)),
             (11, entry(HOST, 1)),
         ]
-        .into(),
-        executables: [(KEY, 2)].into(),
-        processes: [(key, WEB)].into(),
+        .into_iter()
+        .collect(),
+        executables: [(KEY, 2u32)].into_iter().collect(),
+        processes: [(key, WEB)].into_iter().collect(),
         ..Tables::default()
     }
 }

@@ -12,6 +12,8 @@ use std::{
 use ringfence_common::abi::{ExecutableKey, Owner};
 use tokio::sync::watch;
 
+use crate::identity::Inventory;
+
 /// Processes remembered at most; half of them are dropped at once.
 const CAPACITY: usize = 8192;
 /// How long an entry is believed without looking whether the process is still the same.
@@ -32,7 +34,7 @@ struct Entry {
 /// Executables by process, and cgroups by number. Owned by the reader of the ring buffer.
 pub struct ProcessBook {
     proc: PathBuf,
-    cgroups: watch::Receiver<Arc<HashMap<u64, String>>>,
+    cgroups: watch::Receiver<Inventory>,
     // Two generations make a bounded cache that forgets what was not used lately.
     young: HashMap<Key, Entry>,
     old: HashMap<Key, Entry>,
@@ -41,7 +43,7 @@ pub struct ProcessBook {
 impl ProcessBook {
     /// A book that knows the paths of `cgroups` by number (relative to the guarded root).
     #[must_use]
-    pub fn new(cgroups: watch::Receiver<Arc<HashMap<u64, String>>>) -> Self {
+    pub fn new(cgroups: watch::Receiver<Inventory>) -> Self {
         Self {
             proc: PathBuf::from("/proc"),
             cgroups,
@@ -83,7 +85,7 @@ impl ProcessBook {
     /// Path of a cgroup below the guarded root.
     #[must_use]
     pub fn cgroup(&self, id: u64) -> Option<String> {
-        self.cgroups.borrow().get(&id).cloned()
+        self.cgroups.borrow().path(id).map(str::to_owned)
     }
 
     fn remember(&mut self, key: Key, entry: Entry) {
@@ -122,7 +124,7 @@ mod tests {
     use super::*;
 
     fn book() -> ProcessBook {
-        let (_sender, cgroups) = watch::channel(Arc::new(HashMap::from([(7, "/a".to_owned())])));
+        let (_sender, cgroups) = watch::channel(Inventory::new([], [(7, "/a", &[][..])]));
         ProcessBook::new(cgroups)
     }
 

@@ -1,8 +1,6 @@
 //! Records, filters and the store, on events as the kernel sends them.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic fails the test")]
 
-use std::{collections::HashMap, sync::Arc};
-
 use proptest::prelude::*;
 use ringfence_common::{
     abi::{self, Decision, Direction, Owner, Tuple, Verdict, event, socket},
@@ -18,6 +16,7 @@ use time::OffsetDateTime;
 use tokio::sync::{broadcast::error::TryRecvError, watch};
 
 use super::*;
+use crate::identity::Inventory;
 
 const POLICY: &str = r#"
 [[workload]]
@@ -56,8 +55,7 @@ fn names() -> (Names, Identities, u32) {
 }
 
 fn processes() -> ProcessBook {
-    let (_sender, cgroups) =
-        watch::channel(Arc::new(HashMap::from([(9, "/web.service".to_owned())])));
+    let (_sender, cgroups) = watch::channel(Inventory::new([], [(9, "/web.service", &[][..])]));
     ProcessBook::new(cgroups)
 }
 

@@ -191,11 +191,15 @@ impl Placement {
         Some(found.1)
     }
 
-    /// Names of the workloads that have cgroup selectors, all of which match a path.
-    pub fn candidates(&self, path: &Path, containers: &Containers) -> impl Iterator<Item = &str> {
+    /// Numbers of the workloads that have cgroup selectors, all of which match a path.
+    pub fn candidates(
+        &self,
+        path: &Path,
+        containers: &Containers,
+    ) -> impl Iterator<Item = usize> + use<> {
         let container = container(path, containers);
         let candidates = self.matcher.candidates(path, container).into_iter();
-        candidates.filter_map(|(workload, _)| self.specs.get(workload).map(|spec| &*spec.name))
+        candidates.map(|(workload, _)| workload)
     }
 }
 

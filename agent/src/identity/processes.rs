@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use imbl::OrdMap;
 use ringfence_common::abi::{ClassGroups, Identity, ProcessKey, executable::ANY_UID};
 
 use super::{
@@ -33,10 +34,10 @@ pub(super) struct Facts {
 }
 
 /// Content of the map.
-pub(super) type ProcessTable = BTreeMap<ProcessKey, Identity>;
+pub(super) type ProcessTable = OrdMap<ProcessKey, Identity>;
 
 /// Content of `GROUPS`.
-pub(super) type GroupTable = BTreeMap<u32, ClassGroups>;
+pub(super) type GroupTable = OrdMap<u32, ClassGroups>;
 
 /// One workload in a process class: all that decides its part of the table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

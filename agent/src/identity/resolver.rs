@@ -1,7 +1,7 @@
 //! The single owner of everything about identity, driven by one task.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
@@ -18,6 +18,7 @@ use super::{
     containers::Containers,
     executables::{Executables, MOST_KNOWN},
     groups::{Crowd, Groups},
+    inventory::{Inventory, Keeper},
     names::{group, user},
     placement::{Placement, specs},
     root,
@@ -38,6 +39,7 @@ pub struct Resolver {
     placement: Placement,
     executables: Executables,
     tables: Tables,
+    keeper: Keeper,
 }
 
 impl Resolver {
@@ -56,6 +58,7 @@ impl Resolver {
             placement: Placement::new(Vec::new())?,
             executables: Executables::new(MOST_KNOWN),
             tables: Tables::default(),
+            keeper: Keeper::default(),
         };
         resolver.look_for_containers();
         resolver.build();
@@ -94,6 +97,7 @@ impl Resolver {
         self.executables = executables;
         self.placement = placement;
         self.tables = tables;
+        self.keeper = Keeper::new(&self.tree, &self.containers, &self.placement);
         Ok(())
     }
 
@@ -254,49 +258,10 @@ impl Resolver {
         self.tree.find(path)
     }
 
-    /// Every path, for display: bytes that are not UTF-8 are replaced.
+    /// Which cgroups there are, and which of them hold what workload.
     #[must_use]
-    pub fn cgroup_paths(&self) -> HashMap<u64, String> {
-        let cgroups = self.tree.iter();
-        cgroups
-            .map(|(id, path)| (id, path.to_string_lossy().into_owned()))
-            .collect()
-    }
-
-    /// Per workload the topmost cgroups that may hold its processes, for display. A workload without
-    /// cgroup selectors may be anywhere: `/`.
-    #[must_use]
-    pub fn inventory(&self) -> BTreeMap<String, Vec<String>> {
-        let specs = self.placement.specs().iter();
-        let mut inventory: BTreeMap<String, Vec<String>> = specs
-            .map(|spec| {
-                let everywhere = spec.is_everywhere().then(|| "/".to_owned());
-                (spec.name.clone(), everywhere.into_iter().collect())
-            })
-            .collect();
-        for (id, path) in self.tree.iter() {
-            let parent = self
-                .tree
-                .parent(id)
-                .and_then(|parent| self.tree.path(parent));
-            let above: BTreeSet<&str> = parent
-                .into_iter()
-                .flat_map(|parent| self.placement.candidates(parent, &self.containers))
-                .collect();
-            for name in self
-                .placement
-                .candidates(path, &self.containers)
-                .filter(|name| !above.contains(name))
-            {
-                if let Some(paths) = inventory.get_mut(name) {
-                    paths.push(path.to_string_lossy().into_owned());
-                }
-            }
-        }
-        for paths in inventory.values_mut() {
-            paths.sort_unstable();
-        }
-        inventory
+    pub fn inventory(&self) -> &Inventory {
+        self.keeper.inventory()
     }
 
     /// What the kernel makes of a process, by the same steps: `PENDING` while the executable is not
@@ -356,6 +321,8 @@ impl Resolver {
             } else {
                 self.tables.remove_cgroup(*id)
             };
+            self.keeper
+                .update(*id, &self.tree, &self.containers, &self.placement);
         }
         self.take_processes() || updated
     }
@@ -367,6 +334,7 @@ impl Resolver {
             &mut self.placement,
             &self.executables,
         );
+        self.keeper = Keeper::new(&self.tree, &self.containers, &self.placement);
     }
 
     /// Compares what is known of containers with the whole tree.

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use imbl::{OrdMap, ordmap::DiffItem};
 use ringfence_common::abi::{
     CgroupEntry, ChildKey, ClassGroups, ExecutableKey, Identity, ProcessKey,
     cgroup::{NAME_BYTES, OTHERS},
@@ -24,22 +25,23 @@ use super::{
 /// Entries of `children` at most: what the map holds.
 const MOST_CHILDREN: usize = 131_072;
 
-/// What the kernel maps must hold.
+/// What the kernel maps must hold. Copies share what they have in common: to copy them and to compare two that
+/// differ in little costs little, however much they hold.
 ///
 /// Write `processes` and `groups`, then `executables`, `children`, `cgroups`, and remove in the opposite order: an entry
 /// is never there before what it refers to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
     /// `CGROUPS`: every known cgroup by id.
-    pub cgroups: BTreeMap<u64, CgroupEntry>,
+    pub cgroups: OrdMap<u64, CgroupEntry>,
     /// `CHILDREN`: cgroups that may come to be.
-    pub children: BTreeMap<ChildKey, CgroupEntry>,
+    pub children: OrdMap<ChildKey, CgroupEntry>,
     /// `EXECUTABLES`: class of every judged executable.
-    pub executables: BTreeMap<ExecutableKey, u32>,
+    pub executables: OrdMap<ExecutableKey, u32>,
     /// `PROCESSES`.
-    pub processes: BTreeMap<ProcessKey, Identity>,
+    pub processes: OrdMap<ProcessKey, Identity>,
     /// `GROUPS`: by process class.
-    pub groups: BTreeMap<u32, ClassGroups>,
+    pub groups: OrdMap<u32, ClassGroups>,
     /// Not for the kernel: what runtimes have said of the containers in these cgroups.
     pub containers: Arc<BTreeMap<PathBuf, ContainerFacts>>,
 }
@@ -124,15 +126,13 @@ impl Tables {
             class: 0,
             ..*entry
         };
-        let moves = |before: Option<&CgroupEntry>, entry: &CgroupEntry| {
-            before.is_some_and(|before| {
-                before.identity != PENDING
-                    && (before.identity, before.class) != (entry.identity, entry.class)
-            })
+        let moves = |before: &CgroupEntry, entry: &CgroupEntry| {
+            before.identity != PENDING
+                && (before.identity, before.class) != (entry.identity, entry.class)
         };
         let cgroups = moved(&self.cgroups, &new.cgroups, moves);
         let children = moved(&self.children, &new.children, moves);
-        let differs = |before: Option<&u32>, now: &u32| before.is_some_and(|before| before != now);
+        let differs = |_: &u32, _: &u32| true;
         let processes = moved(&self.processes, &new.processes, differs);
         let executables = moved(&self.executables, &new.executables, differs);
         if cgroups.is_empty()
@@ -152,8 +152,9 @@ impl Tables {
         );
         way.processes
             .extend(processes.into_keys().map(|key| (key, PENDING)));
-        way.executables
-            .retain(|key, _| !executables.contains_key(key));
+        for key in executables.keys() {
+            let _ = way.executables.remove(key);
+        }
         Some(way)
     }
 
@@ -200,7 +201,7 @@ impl Tables {
 
 /// What `PROCESSES` says of a process: of the groups that it is in, or else of any groups.
 pub(super) fn find(
-    processes: &BTreeMap<ProcessKey, Identity>,
+    processes: &OrdMap<ProcessKey, Identity>,
     class: u32,
     executable: u32,
     uid: u32,
@@ -219,14 +220,18 @@ pub(super) fn find(
     })
 }
 
-/// What stands for someone else than before.
-fn moved<K: Copy + Ord, V: Copy>(
-    before: &BTreeMap<K, V>,
-    now: &BTreeMap<K, V>,
-    moves: impl Fn(Option<&V>, &V) -> bool,
+/// What is there before and now, and differs in a way that counts.
+fn moved<K: Copy + Ord, V: Copy + PartialEq>(
+    before: &OrdMap<K, V>,
+    now: &OrdMap<K, V>,
+    moves: impl Fn(&V, &V) -> bool,
 ) -> BTreeMap<K, V> {
-    now.iter()
-        .filter(|(key, value)| moves(before.get(key), value))
-        .map(|(key, value)| (*key, *value))
-        .collect()
+    let changes = before.diff(now).filter_map(|item| match item {
+        DiffItem::Update {
+            old: (_, before),
+            new: (key, now),
+        } if moves(before, now) => Some((*key, *now)),
+        DiffItem::Add(..) | DiffItem::Update { .. } | DiffItem::Remove(..) => None,
+    });
+    changes.collect()
 }

@@ -9,6 +9,7 @@ use ringfence_proto::text::is_hostile;
 use serde_json::Value;
 
 use super::*;
+use crate::identity::Inventory;
 
 /// A process of this machine that waits, under a name that a terminal would obey.
 struct Waiting(Child);
@@ -211,7 +212,7 @@ async fn names_that_a_terminal_would_obey_never_reach_it() {
     // So it is with records and with lists of cgroups.
     let mut view = crate::api::fixture::view();
     let hostile = "/db/\u{9b}31m\u{202e}".to_owned();
-    let _ = view.cgroups.insert("db".to_owned(), vec![hostile.clone()]);
+    view.cgroups = Inventory::new(["db"], [(1, hostile.as_str(), &["db"][..])]);
     fixture.set_policy(view);
     let json = Written::default();
     let output = &mut json.output(Some(Format::Json));

@@ -186,7 +186,9 @@ fn states_of_the_executable_are_told_where_they_are_the_reason() {
 
 fn tables(entry: CgroupEntry) -> Tables {
     Tables {
-        cgroups: [(1, CgroupEntry::default()), (10, entry)].into(),
+        cgroups: [(1u64, CgroupEntry::default()), (10, entry)]
+            .into_iter()
+            .collect(),
         ..Tables::default()
     }
 }
