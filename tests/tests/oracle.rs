@@ -234,11 +234,13 @@ impl Kernel {
             ..CgroupEntry::default()
         };
         let tables = Tables {
-            cgroups: BTreeMap::from([
+            cgroups: [
                 (self.root, entry(HOST)),
                 (self.cgroups[0].1, entry(flow.local)),
                 (self.cgroups[1].1, entry(listener)),
-            ]),
+            ]
+            .into_iter()
+            .collect(),
             ..Tables::default()
         };
         self.datapath.identities.apply(&tables).unwrap();

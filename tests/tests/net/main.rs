@@ -43,6 +43,7 @@ mod restart;
 mod revoke;
 mod rules;
 mod runtimes;
+mod signals;
 mod sockets;
 mod storm;
 mod tcp;
