@@ -11,6 +11,7 @@ pub mod config;
 pub mod datapath;
 pub mod endpoints;
 pub mod flow;
+pub mod fuzz;
 pub mod identity;
 pub mod metrics;
 pub mod runtime;

@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand};
 
 mod build;
 mod demo;
+mod fuzz;
 mod process;
 mod run;
 mod setup;
@@ -42,6 +43,8 @@ enum Command {
     Run(run::Args),
     /// Build, then show a policy allow, block and revoke, with real processes
     Demo(demo::Args),
+    /// Look for inputs that break a parser, with libFuzzer
+    Fuzz(fuzz::Args),
     /// Check format, lints, documentation and ABI, and run all tests
     Test(test::Args),
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Test(args) => test::run(&args),
     };
     match done {

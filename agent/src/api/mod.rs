@@ -10,6 +10,7 @@ mod explain;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod flows;
+pub(crate) mod fuzz;
 mod lists;
 mod processes;
 mod service;

@@ -4,9 +4,17 @@ use std::{io, path::Path};
 
 use aya::maps::{MapData, RingBuf};
 use ringfence_common::abi::{Event, names};
-use tokio::io::unix::AsyncFd;
+use ringfence_policy::{
+    compile::Compiled,
+    model::{Identities, PolicySet},
+};
+use tokio::{io::unix::AsyncFd, sync::watch};
 
 use super::{error::DatapathError, maps, poll};
+use crate::{
+    flow::{self, Names, ProcessBook},
+    identity::Inventory,
+};
 
 /// Records taken at one wake-up at most, so that other work gets its turn.
 const BATCH: usize = 1024;
@@ -60,6 +68,22 @@ fn take(ring: &mut RingBuf<MapData>, into: &mut Vec<Event>) -> bool {
         }
     }
     into.len() > before
+}
+
+/// An entrance for the fuzz target: records through to the message that the interface sends.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let names = Names::new(
+        &PolicySet::default(),
+        &Identities::new(),
+        &Compiled::default(),
+    );
+    let (_sender, cgroups) = watch::channel(Inventory::default());
+    let mut processes = ProcessBook::new(cgroups);
+    for event in bytes.chunks(size_of::<Event>()).filter_map(decode) {
+        if let Some(record) = flow::record(&event, &names, &mut processes, 0) {
+            let _message = record.to_proto(0);
+        }
+    }
 }
 
 /// A record of another size is not ours: it is left out.

@@ -36,6 +36,7 @@ mod tables;
 pub use counts::Counts;
 pub use error::DatapathError;
 pub use events::Events;
+pub(crate) use events::fuzz as fuzz_events;
 pub use flow_map::{FlowMap, key_of};
 pub use identities::Identities;
 pub use kernel_log::KernelLog;

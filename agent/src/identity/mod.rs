@@ -55,6 +55,7 @@ mod model_tests;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::{mounts::fuzz as fuzz_mounts, scripts::fuzz as fuzz_script};
 pub use containers::{ContainerAnswer, ContainerFacts, ContainerQuestion};
 pub use error::IdentityError;
 pub use executables::HASH_LIMIT;

@@ -72,6 +72,12 @@ impl Mounts {
     }
 }
 
+/// An entrance for the fuzz target.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let mounts = Mounts::parse(bytes);
+    let _found = mounts.cgroup2_of(Path::new("/sys/fs/cgroup"));
+}
+
 fn line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|b| *b == b' ');
     let id = number(fields.next()?)?;

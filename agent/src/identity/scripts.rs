@@ -62,6 +62,11 @@ fn interpreter(path: &Path, mounts: &Mounts) -> io::Result<Option<PathBuf>> {
     Ok(parse(&start))
 }
 
+/// An entrance for the fuzz target.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let _named = parse(bytes);
+}
+
 fn parse(start: &[u8]) -> Option<PathBuf> {
     let line = start
         .strip_prefix(b"#!")?

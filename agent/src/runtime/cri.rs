@@ -4,8 +4,9 @@ use std::{collections::HashMap, io, path::Path};
 
 use hyper_util::rt::TokioIo;
 use ringfence_proto::cri::{
-    ContainerState, ContainerStatus, ContainerStatusRequest, PodSandboxState, PodSandboxStatus,
-    PodSandboxStatusRequest, runtime_service_client::RuntimeServiceClient,
+    ContainerState, ContainerStatus, ContainerStatusRequest, ContainerStatusResponse,
+    PodSandboxState, PodSandboxStatus, PodSandboxStatusRequest, PodSandboxStatusResponse,
+    runtime_service_client::RuntimeServiceClient,
 };
 use serde::Deserialize;
 use tonic::{
@@ -85,11 +86,17 @@ async fn container(client: &mut Client, id: &str) -> Reply {
         | ContainerState::ContainerExited
         | ContainerState::ContainerUnknown => 0,
     };
-    let facts = facts(status, &pod).await?;
+    let account = service_account::of(&status.mounts, &pod).await;
+    let mut facts = facts(status, &pod)?;
+    put(
+        &mut facts,
+        "k8s.service-account",
+        &account.unwrap_or_default(),
+    );
     Ok(Found { pid, facts })
 }
 
-async fn facts(status: ContainerStatus, pod: &PodSandboxStatus) -> Result<Facts, Miss> {
+fn facts(status: ContainerStatus, pod: &PodSandboxStatus) -> Result<Facts, Miss> {
     let mut facts = Facts::new();
     put_pod(&mut facts, pod)?;
     let name = status.metadata.unwrap_or_default().name;
@@ -103,13 +110,15 @@ async fn facts(status: ContainerStatus, pod: &PodSandboxStatus) -> Result<Facts,
         digest.unwrap_or_default(),
     );
     put_labels(&mut facts, "container.label.", status.labels)?;
-    let account = service_account::of(&status.mounts, pod).await;
-    put(
-        &mut facts,
-        "k8s.service-account",
-        &account.unwrap_or_default(),
-    );
     Ok(facts)
+}
+
+/// What [`ask`] makes of two answers.
+pub(super) fn read_answers(container: ContainerStatusResponse, pod: PodSandboxStatusResponse) {
+    let info = [raw_info(&container.info), raw_info(&pod.info)];
+    let _sandboxes = info.map(|info| info.map(|info| info.sandbox.as_deref().map(is_id)));
+    let status = container.status.unwrap_or_default();
+    let _read = facts(status, &pod.status.unwrap_or_default());
 }
 
 fn put_pod(facts: &mut Facts, pod: &PodSandboxStatus) -> Result<(), Miss> {

@@ -50,7 +50,7 @@ struct RawConfig {
 }
 
 /// `GET /images/ID/json`.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct RawImage {
     repo_digests: Option<Vec<String>>,
@@ -66,36 +66,54 @@ pub(super) async fn ask(path: &Path, owner: u32, id: &str) -> Reply {
             &container.id,
         ));
     }
+    let image = if digest::is_digest(&container.image) {
+        match get(path, owner, &format!("/images/{}/json", container.image)).await {
+            Ok(image) => image,
+            // Removed since the container was made.
+            Err(Miss::Absent) => RawImage::default(),
+            Err(miss) => return Err(miss),
+        }
+    } else {
+        RawImage::default()
+    };
+    read(container, &image)
+}
+
+fn read(container: RawContainer, image: &RawImage) -> Reply {
+    let config = container.config;
     let mut facts = Facts::new();
     put(
         &mut facts,
         "container.name",
         container.name.trim_start_matches('/'),
     );
-    put(&mut facts, "container.image", &container.config.image);
+    put(&mut facts, "container.image", &config.image);
     put_labels(
         &mut facts,
         "container.label.",
-        container.config.labels.unwrap_or_default(),
+        config.labels.unwrap_or_default(),
     )?;
-    if digest::is_digest(&container.image) {
-        let image = match get(path, owner, &format!("/images/{}/json", container.image)).await {
-            Ok(RawImage { repo_digests }) => repo_digests.unwrap_or_default(),
-            // Removed since the container was made.
-            Err(Miss::Absent) => Vec::new(),
-            Err(miss) => return Err(miss),
-        };
-        let digest = digest::choose(&container.config.image, &image);
-        put(
-            &mut facts,
-            "container.image-digest",
-            digest.unwrap_or_default(),
-        );
-    }
+    let known = image.repo_digests.as_deref().unwrap_or_default();
+    let digest = digest::choose(&config.image, known);
+    put(
+        &mut facts,
+        "container.image-digest",
+        digest.unwrap_or_default(),
+    );
     Ok(Found {
         pid: container.state.pid,
         facts,
     })
+}
+
+/// What [`ask`] makes of two answers.
+pub(super) fn read_json(container: &[u8], image: &[u8]) {
+    if let Ok(container) = serde_json::from_slice(container) {
+        let _read = read(
+            container,
+            &serde_json::from_slice(image).unwrap_or_default(),
+        );
+    }
 }
 
 /// One request on a connection of its own.

@@ -15,6 +15,7 @@ mod cri;
 mod digest;
 mod docker;
 mod facts;
+pub(crate) mod fuzz;
 mod run;
 mod service_account;
 mod settings;

@@ -24,7 +24,7 @@ const MAX_TOKEN: u64 = 32 << 10;
 
 /// Payload of a service account token.
 #[derive(Deserialize)]
-struct RawClaims {
+pub(super) struct RawClaims {
     #[serde(rename = "kubernetes.io")]
     kubernetes: RawBinding,
 }
@@ -125,7 +125,7 @@ fn read(volume: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// The second of the three parts of a JSON web token (RFC 7519).
-fn claims(token: &[u8]) -> Option<RawClaims> {
+pub(super) fn claims(token: &[u8]) -> Option<RawClaims> {
     let text = std::str::from_utf8(token).ok()?.trim_ascii();
     let mut parts = text.split('.');
     let (_head, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);

@@ -12,6 +12,7 @@ pub mod cache;
 mod client;
 mod connect;
 mod error;
+pub(crate) mod fuzz;
 mod held;
 mod report;
 mod settings;

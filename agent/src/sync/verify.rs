@@ -87,6 +87,15 @@ pub(super) fn verify(
             held: held.generation,
         }));
     }
+    let policy = built(held, generation, update)?;
+    if checksum != policy.checksum() {
+        return Err(Some(Refusal::Checksum));
+    }
+    Ok(Verified::New(policy))
+}
+
+/// What an update amounts to, whatever its checksum.
+pub(super) fn built(held: Option<&Held>, generation: u64, update: Update) -> Result<Held, Refusal> {
     let policy = match update {
         Update::Snapshot(snapshot) => from_snapshot(generation, snapshot)?,
         Update::Delta(delta) => from_delta(generation, delta, held)?,
@@ -95,10 +104,7 @@ pub(super) fn verify(
     if let Some(held) = held {
         same_numbers(&held.identities, &policy.identities)?;
     }
-    if checksum != policy.checksum() {
-        return Err(Some(Refusal::Checksum));
-    }
-    Ok(Verified::New(policy))
+    Ok(policy)
 }
 
 fn from_snapshot(generation: u64, snapshot: Snapshot) -> Result<Held, Refusal> {
