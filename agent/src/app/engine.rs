@@ -6,9 +6,14 @@
 mod repair;
 mod write;
 
-use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::PathBuf,
+    sync::Arc,
+};
 
-use ringfence_common::abi::{ExecutableKey, Identity};
+use ringfence_common::abi::Identity;
 use ringfence_policy::{
     compile::{self, Compiled, Context, compile},
     model::{Document, Identities, PolicySet},
@@ -16,11 +21,11 @@ use ringfence_policy::{
 };
 use tokio::sync::Notify;
 
-use super::{clock::Pair, containers, last_good};
+use super::{clock::Pair, containers, events::Question, last_good};
 use crate::{
     api::{PolicySource, PolicyView},
     datapath::{Datapath, local_addresses},
-    identity::{self, ContainerAnswer, ContainerQuestion, OnTie, Resolver, Tables},
+    identity::{self, ContainerAnswer, ContainerQuestion, OnTie, Resolver, Tables, adopt},
     runtime::Answer,
     sync::{Held, cache},
 };
@@ -187,13 +192,28 @@ impl Engine {
         })
     }
 
-    /// Judges executables that the kernel asked about.
-    pub fn judge_executables(&mut self, questions: impl Iterator<Item = (ExecutableKey, u32)>) {
-        for (key, tgid) in questions {
-            let class = self.resolver.seen(key, tgid);
-            tracing::debug!(?key, tgid, ?class, "executable judged");
+    /// Judges executables that the kernel asked about, and gives the sockets of processes that wait because
+    /// of their groups an owner.
+    pub fn answer(&mut self, questions: &[Question]) {
+        let mut waiting = BTreeSet::new();
+        for Question {
+            key,
+            tgid,
+            cgroup,
+            class,
+        } in questions
+        {
+            let judged = self.resolver.seen(*key, *tgid);
+            tracing::debug!(?key, tgid, ?judged, "executable judged");
+            if self.resolver.lacks_groups(*cgroup, *class) {
+                let _ = waiting.insert(*tgid);
+            }
         }
         self.follow_identities();
+        if !waiting.is_empty() {
+            let processes = adopt::those(&self.resolver, waiting);
+            let _written = self.datapath.sockets.adopt(&self.resolver, processes);
+        }
     }
 
     /// The questions about containers to ask now, at most `most`.

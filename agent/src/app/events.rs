@@ -22,13 +22,18 @@ const MAX_SOCKETS: usize = 1 << 17;
 /// Datagram flows of one socket that are remembered at most; the others end when they are idle.
 const MAX_FLOWS: usize = 1 << 13;
 
-/// An executable that the kernel does not know yet.
-#[derive(Clone, Copy, Debug)]
+/// A process that the kernel can't tell who it is: its executable is not judged yet, or its cgroup was not
+/// known when it was asked for its groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// The executable.
+    /// Its executable.
     pub key: ExecutableKey,
-    /// A process that runs it.
+    /// Its number.
     pub tgid: u32,
+    /// Its cgroup.
+    pub cgroup: u64,
+    /// What the kernel took for its process class, 0 = it knew none.
+    pub class: u32,
 }
 
 /// Owner of the ring and of the flow map's end.
@@ -98,6 +103,8 @@ impl Reader {
                 let question = Question {
                     key: event.owner.executable,
                     tgid: event.owner.tgid,
+                    cgroup: event.owner.cgroup,
+                    class: event.owner.class,
                 };
                 // Full: it is asked again.
                 let _ = self.questions.try_send(question);

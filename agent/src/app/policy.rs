@@ -187,14 +187,14 @@ impl Task {
     }
 
     fn judge(&mut self, first: Question) {
-        let mut questions = vec![(first.key, first.tgid)];
+        let mut questions = vec![first];
         while questions.len() < QUESTIONS_AT_ONCE
             && let Ok(next) = self.asked.try_recv()
         {
-            questions.push((next.key, next.tgid));
+            questions.push(next);
         }
         questions.dedup();
-        block_in_place(|| self.engine.judge_executables(questions.into_iter()));
+        block_in_place(|| self.engine.answer(&questions));
     }
 
     /// Takes an answer with those that wait behind it: the maps and the disk are written once.

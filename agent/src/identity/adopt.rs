@@ -34,6 +34,17 @@ pub struct ProcessSockets {
 /// is left out: the kernel judges it when it uses the socket.
 #[must_use]
 pub fn processes(resolver: &Resolver) -> Vec<ProcessSockets> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        tracing::warn!("/proc cannot be read: sockets are not adopted");
+        return Vec::new();
+    };
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    those(resolver, numbers)
+}
+
+/// The same of these processes only.
+#[must_use]
+pub fn those(resolver: &Resolver, tgids: impl IntoIterator<Item = u32>) -> Vec<ProcessSockets> {
     let Some(origin) = Origin::find(resolver.root()) else {
         tracing::warn!(
             root = %resolver.root().display(),
@@ -41,13 +52,9 @@ pub fn processes(resolver: &Resolver) -> Vec<ProcessSockets> {
         );
         return Vec::new();
     };
-    let Ok(entries) = fs::read_dir("/proc") else {
-        tracing::warn!("/proc cannot be read: sockets are not adopted");
-        return Vec::new();
-    };
     let own = Mounts::own().unwrap_or_default();
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+    tgids
+        .into_iter()
         .filter_map(|tgid| process(tgid, &origin, &own, resolver))
         .collect()
 }

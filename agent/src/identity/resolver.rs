@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ringfence_common::abi::{ExecutableKey, Identity};
+use ringfence_common::abi::{
+    ExecutableKey, Identity,
+    executable::{GROUPED, MEMBER},
+};
 use ringfence_policy::model::{Identities, Workload};
 use tokio::sync::Notify;
 
@@ -295,6 +298,14 @@ impl Resolver {
     #[must_use]
     pub fn knows(&self, cgroup: u64, groups: &Groups) -> bool {
         self.tables.class_of(cgroup, groups).is_some()
+    }
+
+    /// Whether the kernel, which takes a process of this cgroup for one of `class`, has yet to be told which of
+    /// the groups that matter there it is in.
+    #[must_use]
+    pub fn lacks_groups(&self, cgroup: u64, class: u32) -> bool {
+        let entry = self.tables.cgroups.get(&cgroup);
+        entry.is_some_and(|entry| entry.class & GROUPED != 0 && class & !MEMBER != entry.class)
     }
 
     fn update_cgroups(&mut self, ids: &BTreeSet<u64>) -> bool {
