@@ -150,26 +150,37 @@ fn a_scope_or_a_device_leads_to_nobody_else() {
 #[test]
 fn a_datagram_to_many_on_this_host_is_judged_for_each() {
     scene("many", |sandbox| {
-        let group = "option 11 0 35 ef0101017f000001";
         let out = "open 2 2 0 10; option 10 0 32 7f000001; option 10 1 6 01000000";
-        let why = "rule-deny rogue/deny-egress[0] by ";
+        // A member of 239.1.1.1 on the loopback device.
+        let join = |part: &str| {
+            format!(
+                "{part} open 2 2 0 11; {part} option 11 0 35 ef0101017f000001; {part} bind 11 0.0.0.0:7002"
+            )
+        };
         let attempts = [
             attempt(
                 "multicast on the loopback device",
-                &format!(
-                    "b open 2 2 0 11; b {group}; b bind 11 0.0.0.0:7002; {out}; \
-                     message 10 239.1.1.1:7002 0; b reply 11; receive 10"
-                ),
+                &format!("{}; {out}; message 10 239.1.1.1:7002 0; b reply 11; receive 10", join("b")),
                 "message EPERM",
-                &format!("deny egress udp rogue -> vault 239.1.1.1:7002 deny {why}"),
+                "deny egress udp rogue -> api 239.1.1.1:7002 deny rule-deny rogue/deny-egress[0] by ",
             ),
+            // The look-up before the datagram is sent finds one of them.
+            attempt(
+                "multicast to two of whom one is allowed",
+                &format!("{}; {}; {out}; message 10 239.1.1.1:7002 0; b receive 11", join("b"), join("c")),
+                "receive timeout",
+                "deny ingress udp rogue -> api 239.1.1.1:7002 deny rule-deny rogue/deny-egress[0] peer by ",
+            )
+            .and("dns"),
             attempt(
                 "broadcast on the loopback device",
-                &format!("{out}; message 10 127.255.255.255:7001 0; receive 10"),
+                &format!("b open 2 2 0 11; b bind 11 0.0.0.0:7003; {out}; message 10 127.255.255.255:7003 0; b receive 11"),
                 "message EPERM",
-                &format!("deny egress udp rogue -> vault 127.255.255.255:7001 deny {why}"),
+                "deny egress udp rogue -> api 127.255.255.255:7003 deny rule-deny rogue/deny-egress[0] by ",
             ),
-        ];
-        Ground::new(sandbox).play(&rules(&[ALL, NOT_TO_VAULT]), &attempts);
+        ]
+        .map(|attempt| attempt.with("api"));
+        let not_to_api = ("deny-egress", "to = [{ workload = \"api\" }]");
+        Ground::new(sandbox).play(&rules(&[ALL, not_to_api]), &attempts);
     });
 }

@@ -48,3 +48,22 @@ fn no_way_of_writing_reaches_the_other_end_of_a_revoked_flow() {
         ground.play_across(Some(&rules(&[ALL])), &closed_rogue(), &attempts);
     });
 }
+
+/// The receiver drops what comes until the policy has changed, so that the kernel goes on sending it.
+#[test]
+fn what_was_left_to_the_kernel_to_send_is_sent_no_more() {
+    scene("left-behind", |sandbox| {
+        let script = "b open 2 1 0 11; b bind 11 127.0.0.1:7040; b listen 11; open 2 1 0 10; \
+             connect 10 127.0.0.1:7040; b accept 11 12; b deaf 12; send 10; close 10; then; \
+             b hear 12; run sleep 3; b receive 12";
+        let attempts = [attempt(
+            "data of a socket that was closed",
+            script,
+            "receive timeout|receive ECONNABORTED|receive ECONNRESET",
+            "deny egress tcp rogue -> api 127.0.0.1:7040 deny default-deny revoked by ",
+        )
+        .with("api")];
+        let ground = Ground::new(sandbox);
+        ground.play_across(Some(&rules(&[ALL])), &closed_rogue(), &attempts);
+    });
+}
