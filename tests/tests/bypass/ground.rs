@@ -5,12 +5,7 @@
 //! wire (10.99.0.2, `fd99::2`) that no agent guards and that offers the same ports. Every server
 //! echoes, at every address.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::BTreeMap,
-    path::Path,
-    process::Command,
-};
+use std::{cell::RefCell, collections::BTreeMap, path::Path, process::Command};
 
 use ringfence_tests::{
     Actor, Agent, Outcome, Running, Sandbox,
@@ -30,7 +25,6 @@ const THEN: &str = "then";
 pub struct Ground<'a> {
     sandbox: &'a Sandbox,
     far: Namespace,
-    scripts: Cell<usize>,
     servers: RefCell<Vec<Running>>,
 }
 
@@ -38,7 +32,6 @@ pub struct Ground<'a> {
 struct Attack<'a> {
     steps: Vec<&'a str>,
     parts: [Option<Running>; 3],
-    mailbox: String,
 }
 
 impl<'a> Ground<'a> {
@@ -48,7 +41,6 @@ impl<'a> Ground<'a> {
         let ground = Self {
             sandbox,
             far,
-            scripts: Cell::new(0),
             servers: RefCell::default(),
         };
         for (name, protocol, address) in [
@@ -168,9 +160,6 @@ impl<'a> Ground<'a> {
     }
 
     fn begin<'b>(&self, attempt: &'b Attempt, by: &str) -> Attack<'b> {
-        self.scripts.set(self.scripts.get() + 1);
-        let mailbox = format!("box{}", self.scripts.get());
-        let mailbox = self.sandbox.files().join(mailbox).display().to_string();
         let [_, with, and] = attempt.parts;
         // Only those that have something to do.
         let acts = |part: &str| {
@@ -183,11 +172,7 @@ impl<'a> Ground<'a> {
             .map(|(name, part)| acts(part).then(|| self.actor(name).puppet()));
         let mut steps: Vec<_> = attempt.script.split("; ").collect();
         steps.reverse();
-        Attack {
-            steps,
-            parts,
-            mailbox,
-        }
+        Attack { steps, parts }
     }
 }
 
@@ -204,7 +189,6 @@ impl Attack<'_> {
             if step == THEN {
                 return THEN.to_owned();
             }
-            let step = step.replace("{box}", &self.mailbox);
             let step = step.replace("{pid}", &attacker);
             let (part, words) = match step.split_once(' ') {
                 Some(("b", words)) => (1, words),

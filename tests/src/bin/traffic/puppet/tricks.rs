@@ -15,9 +15,7 @@ use std::{
 use nix::{
     errno::Errno,
     sched::{CloneFlags, unshare},
-    sys::socket::{
-        MsgFlags, MultiHeaders, Shutdown, SockaddrStorage, connect, getpeername, sendmmsg, shutdown,
-    },
+    sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, connect, getpeername, sendmmsg},
 };
 use ringfence_tests::Outcome;
 use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockFilter, SockRef, Socket, Type};
@@ -64,7 +62,6 @@ pub fn perform(words: &[&str]) -> Result<Outcome> {
         ["reply", fd] => reply(number(fd)?),
         ["sendfile", fd] => named("sendfile", calls::send_file(number(fd)?)),
         ["splice", fd] => named("splice", calls::splice(number(fd)?)),
-        ["end", fd] => named("end", shutdown(number(fd)?, Shutdown::Write)),
         ["unshare"] => named("unshare", unshare(CloneFlags::CLONE_NEWNET)),
         ["run", program, ref arguments @ ..] => run(program, arguments),
         ["forge", fd, from, to] => send(
