@@ -152,6 +152,22 @@ fn adopt(
     Ok(None)
 }
 
+/// Ends what the link that is pinned at `path` does, at once, if it is a cgroup's.
+///
+/// # Errors
+/// The kernel's.
+pub fn detach(path: &Path) -> io::Result<()> {
+    let link = match syscall::open_pin(path) {
+        Ok(link) => link,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if syscall::link_info(link.as_fd()).is_ok_and(|info| info.is_cgroup()) {
+        syscall::link_detach(link.as_fd())?;
+    }
+    Ok(())
+}
+
 /// The cgroups to which the links pinned in `directory` are attached.
 pub fn cgroups_of(directory: &Path) -> BTreeSet<u64> {
     HOOKS

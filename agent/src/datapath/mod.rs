@@ -26,7 +26,7 @@ mod maps;
 pub mod mount;
 mod netns;
 pub mod offsets;
-mod pins;
+pub mod pins;
 pub mod poll;
 mod sockets;
 pub mod survey;

@@ -7,3 +7,4 @@
 mod common;
 
 mod kill;
+mod stop;
