@@ -6,5 +6,7 @@
 
 mod common;
 
+mod errors;
 mod kill;
+mod settings;
 mod stop;
