@@ -27,6 +27,7 @@ pub mod program;
 pub mod running;
 pub mod sandbox;
 pub mod scene;
+pub mod soak;
 pub mod steps;
 
 pub use actor::Actor;

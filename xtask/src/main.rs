@@ -16,6 +16,7 @@ mod demo;
 mod process;
 mod run;
 mod setup;
+mod soak;
 mod system;
 mod test;
 mod toolchain;
@@ -42,6 +43,8 @@ enum Command {
     Run(run::Args),
     /// Build, then show a policy allow, block and revoke, with real processes
     Demo(demo::Args),
+    /// Build, then let traffic run for long while policy, agent and controller come and go
+    Soak(soak::Args),
     /// Check format, lints, documentation and ABI, and run all tests
     Test(test::Args),
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Soak(args) => soak::run(&args),
         Command::Test(args) => test::run(&args),
     };
     match done {

@@ -9,4 +9,5 @@ mod common;
 mod errors;
 mod kill;
 mod settings;
+mod soak;
 mod stop;

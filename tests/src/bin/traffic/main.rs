@@ -54,7 +54,7 @@ struct Cli {
     command: Command,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Protocol {
     Tcp,
     Udp,
@@ -148,6 +148,9 @@ enum Command {
         /// How often; without it, until a line on standard input
         #[arg(long)]
         rounds: Option<u64>,
+        /// After each round, milliseconds
+        #[arg(long, default_value_t = 0)]
+        pause_ms: u64,
         #[arg(required = true)]
         targets: Vec<sample::Target>,
     },
@@ -243,7 +246,11 @@ fn act(command: Command) -> Result<Outcome> {
             print(&done("listen"));
             Ok(until_input_ends())
         }
-        Command::Sample { rounds, targets } => sample::sample(&targets, rounds),
+        Command::Sample {
+            rounds,
+            pause_ms,
+            targets,
+        } => sample::sample(&targets, rounds, Duration::from_millis(pause_ms)),
         Command::Sink {
             address,
             first,

@@ -17,17 +17,24 @@ use std::{
 use ringfence_tests::Outcome;
 use socket2::{Domain, Socket, Type};
 
-use super::{Failed, Protocol, Result, at, done, failure, print};
+use super::{Result, at, done, failure, print, socket as sockets};
 
 /// A call that is not answered by then is held or lost.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A destination as it is written: `tcp/127.0.0.1:80`.
+/// A destination as it is written: `tcp/127.0.0.1:80`, `udp/127.0.0.1:53`, `icmp/127.0.0.1:0`.
 #[derive(Clone, Debug)]
 pub struct Target {
     text: String,
-    protocol: Protocol,
+    kind: Kind,
     address: SocketAddr,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Tcp,
+    Udp,
+    Echo,
 }
 
 impl FromStr for Target {
@@ -37,19 +44,20 @@ impl FromStr for Target {
         let (protocol, address) = text.split_once('/').ok_or("PROTOCOL/ADDRESS")?;
         Ok(Self {
             text: text.to_owned(),
-            protocol: if protocol == "udp" {
-                Protocol::Udp
-            } else {
-                Protocol::Tcp
+            kind: match protocol {
+                "tcp" => Kind::Tcp,
+                "udp" => Kind::Udp,
+                "icmp" => Kind::Echo,
+                _ => return Err("tcp, udp or icmp".to_owned()),
             },
             address: address.parse().map_err(|_| "an address")?,
         })
     }
 }
 
-/// Calls each target in turn, `rounds` times or until standard input ends. One line for the first call of
+/// Calls each target in turn, `rounds` times or until a line on standard input, with a pause after each round. One line for the first call of
 /// each target and for each change, with the number of the call as `sent`; at the end their sum.
-pub fn sample(targets: &[Target], rounds: Option<u64>) -> Result<Outcome> {
+pub fn sample(targets: &[Target], rounds: Option<u64>, pause: Duration) -> Result<Outcome> {
     let enough = Arc::new(AtomicBool::new(false));
     if rounds.is_none() {
         let told = Arc::clone(&enough);
@@ -69,7 +77,7 @@ pub fn sample(targets: &[Target], rounds: Option<u64>) -> Result<Outcome> {
             number += 1;
             let error = call(target, &socket)
                 .err()
-                .map(|error| failure(&Failed("call", error)).error.unwrap_or_default());
+                .and_then(|failed| failure(&failed).error);
             if last.get(&target.text) != Some(&error) {
                 print(&Outcome {
                     step: target.text.clone(),
@@ -80,6 +88,7 @@ pub fn sample(targets: &[Target], rounds: Option<u64>) -> Result<Outcome> {
                 let _before = last.insert(target.text.clone(), error);
             }
         }
+        thread::sleep(pause);
     }
     Ok(Outcome {
         sent: number,
@@ -87,10 +96,11 @@ pub fn sample(targets: &[Target], rounds: Option<u64>) -> Result<Outcome> {
     })
 }
 
-fn call(target: &Target, socket: &UdpSocket) -> io::Result<()> {
-    match target.protocol {
-        Protocol::Tcp => tcp(target.address),
-        Protocol::Udp => udp(target.address, socket),
+fn call(target: &Target, socket: &UdpSocket) -> Result<()> {
+    match target.kind {
+        Kind::Tcp => tcp(target.address).map_err(at("call")),
+        Kind::Udp => udp(target.address, socket).map_err(at("call")),
+        Kind::Echo => sockets::ping(target.address.ip(), false).map(drop),
     }
 }
 
