@@ -20,7 +20,7 @@ pub struct Hook {
     pub attach_type: u32,
 }
 
-/// Every hook. Ingress and egress come last: while a start is under way, sockets get owners first.
+/// Every hook. Those that judge packets come last: they are the first to go when enforcement ends.
 pub const HOOKS: [Hook; 11] = [
     Hook {
         name: "sock_create",

@@ -99,9 +99,14 @@ impl Loaded {
         let cgroup = File::open(&options.cgroup_root).map_err(cgroup_error)?;
         let id = cgroup.metadata().map_err(cgroup_error)?.ino();
         let directory = options.directory().join(pins::LINKS);
-        HOOKS
+        // The replies of a datagram flow are known by what ingress has seen: before it, sendmsg would refuse them.
+        let (late, early): (Vec<_>, Vec<_>) = HOOKS
             .iter()
-            .map(|hook| {
+            .partition(|hook| hook.name.starts_with("sendmsg"));
+        early
+            .into_iter()
+            .chain(late)
+            .map(|hook: &Hook| {
                 let program = self.descriptor(*hook)?;
                 links::attach(
                     *hook,
