@@ -31,11 +31,14 @@ pub struct Options {
     pub agent: String,
     /// More sections.
     pub sections: String,
+    /// What the traffic tool is told before the program's path; `run` where it is empty.
+    pub launcher: Vec<OsString>,
 }
 
 /// A running agent, and what it is made of.
 pub struct Agent {
     daemon: Daemon,
+    launcher: Vec<OsString>,
     dir: PathBuf,
     config: PathBuf,
     metrics: SocketAddr,
@@ -72,9 +75,11 @@ impl Agent {
         let metrics = free_address();
         let config = dir.join("agent.toml");
         fs::write(&config, configuration(sandbox, options, metrics)).unwrap();
-        let daemon = Daemon::start("ringfence", &arguments(&config), &dir)?;
+        let launcher = options.launcher.clone();
+        let daemon = Daemon::launch(&launcher, "ringfence", &arguments(&config), &dir)?;
         Ok(Self {
             daemon,
+            launcher,
             client: Client::new(&dir.join("agent.sock")),
             config,
             dir,
@@ -247,12 +252,23 @@ impl Agent {
     /// Starts it again, as it was configured.
     #[track_caller]
     pub fn restart(&mut self) {
-        self.daemon = Daemon::start("ringfence", &arguments(&self.config), &self.dir)
+        self.try_restart()
             .unwrap_or_else(|ended| panic!("no restart, {}\n{}", ended.status, ended.log));
+    }
+
+    /// The same where it may not come to be.
+    ///
+    /// # Errors
+    /// It ended before it was ready.
+    pub fn try_restart(&mut self) -> Result<(), Ended> {
+        let arguments = arguments(&self.config);
+        self.daemon = Daemon::launch(&self.launcher, "ringfence", &arguments, &self.dir)?;
+        Ok(())
     }
 
     /// Another configuration for the next start.
     pub fn configure(&mut self, sandbox: &Sandbox, options: &Options) {
+        self.launcher.clone_from(&options.launcher);
         let text = configuration(sandbox, options, self.metrics);
         fs::write(&self.config, text).unwrap();
     }

@@ -41,6 +41,21 @@ impl Daemon {
     /// # Errors
     /// It ended before; the error tells how, and the log.
     pub fn start(name: &str, arguments: &[OsString], dir: &Path) -> Result<Self, Ended> {
+        Self::launch(&[], name, arguments, dir)
+    }
+
+    /// The same by `launcher`: what the traffic tool is told before the program's path; `run` where it is empty.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn launch(
+        launcher: &[OsString],
+        name: &str,
+        arguments: &[OsString],
+        dir: &Path,
+    ) -> Result<Self, Ended> {
+        let run = ["run".into()];
+        let launcher = if launcher.is_empty() { &run } else { launcher };
         let socket = dir.join("notify.sock");
         let _stale = fs::remove_file(&socket);
         let notify = UnixDatagram::bind(&socket).unwrap();
@@ -56,7 +71,7 @@ impl Daemon {
             .open(&log)
             .unwrap();
         let child = Command::new(program::own("ringfence-traffic"))
-            .arg("run")
+            .args(launcher)
             .arg(program::product(name))
             .args(arguments)
             .env("NOTIFY_SOCKET", &socket)

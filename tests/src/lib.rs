@@ -27,6 +27,8 @@ pub mod program;
 pub mod running;
 pub mod sandbox;
 pub mod scene;
+pub mod soak;
+pub mod steps;
 
 pub use actor::Actor;
 pub use agent::{Agent, Options};
@@ -38,3 +40,4 @@ pub use podman::Podman;
 pub use running::Running;
 pub use sandbox::Sandbox;
 pub use scene::scene;
+pub use steps::Steps;

@@ -215,8 +215,8 @@ impl Kernel {
             flags,
             ..Settings::default()
         };
-        self.datapath.set_settings(settings, &[]).unwrap();
-        let _ = self.datapath.tables.apply(&compiled).unwrap();
+        self.datapath.configure(settings, &[]);
+        self.datapath.apply(&compiled).unwrap();
         // As the next process would find it.
         let held = datapath::Tables::open(&self.datapath.directory()).unwrap();
         assert_eq!(held.in_force().unwrap(), compiled.tables);

@@ -17,6 +17,7 @@ mod fuzz;
 mod process;
 mod run;
 mod setup;
+mod soak;
 mod system;
 mod test;
 mod toolchain;
@@ -45,6 +46,8 @@ enum Command {
     Demo(demo::Args),
     /// Look for inputs that break a parser, with libFuzzer
     Fuzz(fuzz::Args),
+    /// Build, then let traffic run for long while policy, agent and controller come and go
+    Soak(soak::Args),
     /// Check format, lints, documentation and ABI, and run all tests
     Test(test::Args),
 }
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Soak(args) => soak::run(&args),
         Command::Test(args) => test::run(&args),
     };
     match done {

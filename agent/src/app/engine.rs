@@ -49,6 +49,8 @@ pub struct Engine {
     /// What the identity maps hold.
     written: Option<Arc<Tables>>,
     source: PolicySource,
+    /// Whether a policy of this process is in force, not only that of an agent before.
+    in_force: bool,
     repairs: Repairs,
 }
 
@@ -92,6 +94,7 @@ impl Engine {
             compiled: Compiled::default(),
             written: None,
             source: PolicySource::Files,
+            in_force: false,
             repairs: Repairs::default(),
         }
     }

@@ -114,8 +114,8 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         Err(error) => tracing::warn!(%error, "containers"),
     }
     resolver.limit_hashing(config.agent.hash_limit);
-    let datapath = Datapath::open(options, pins)?;
-    datapath.set_settings(settings(config)?, &config.failsafe)?;
+    let mut datapath = Datapath::open(options, pins)?;
+    datapath.configure(settings(config)?, &config.failsafe);
     let directory = datapath.directory();
     let events = Events::open(&directory)?;
     let flow_map = FlowMap::open(&directory)?;

@@ -12,9 +12,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::unistd::geteuid;
-use ringfence_common::abi::names;
-
 use super::{
     links::HOOKS,
     lock::{self, LockError},
@@ -22,6 +19,7 @@ use super::{
     pins, syscall,
 };
 use crate::identity::root;
+use nix::unistd::geteuid;
 
 /// Why enforcement can't be ended.
 #[derive(Debug, thiserror::Error)]
@@ -185,7 +183,7 @@ fn remove_links(directory: &Path) -> Result<Vec<Hook>, DetachError> {
 
 fn remove_maps(directory: &Path) -> Result<Vec<String>, DetachError> {
     let mut removed = Vec::new();
-    for name in names::PINNED {
+    for name in pins::maps() {
         let path = directory.join(name);
         match fs::remove_file(&path) {
             Ok(()) => removed.push(name.to_owned()),

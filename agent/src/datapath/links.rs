@@ -20,7 +20,7 @@ pub struct Hook {
     pub attach_type: u32,
 }
 
-/// Every hook. Ingress and egress come last: while a start is under way, sockets get owners first.
+/// Every hook. Those that judge packets come last: they are the first to go when enforcement ends.
 pub const HOOKS: [Hook; 11] = [
     Hook {
         name: "sock_create",
@@ -150,6 +150,22 @@ fn adopt(
         let _ = left.insert(info.cgroup);
     }
     Ok(None)
+}
+
+/// Ends what the link that is pinned at `path` does, at once, if it is a cgroup's.
+///
+/// # Errors
+/// The kernel's.
+pub fn detach(path: &Path) -> io::Result<()> {
+    let link = match syscall::open_pin(path) {
+        Ok(link) => link,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if syscall::link_info(link.as_fd()).is_ok_and(|info| info.is_cgroup()) {
+        syscall::link_detach(link.as_fd())?;
+    }
+    Ok(())
 }
 
 /// The cgroups to which the links pinned in `directory` are attached.

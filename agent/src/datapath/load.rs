@@ -71,7 +71,7 @@ pub fn load(options: &Options) -> Result<Loaded, DatapathError> {
         .override_global(aya_log::LEVEL, log_level, true)
         .map_max_entries(names::EVENTS, options.events_buffer)
         .map_max_entries(names::FLOWS, options.flow_entries);
-    for name in names::PINNED {
+    for name in pins::maps() {
         let _ = loader.map_pin_path(name, directory.join(name));
     }
     let mut ebpf = loader.load(OBJECT)?;
@@ -99,9 +99,14 @@ impl Loaded {
         let cgroup = File::open(&options.cgroup_root).map_err(cgroup_error)?;
         let id = cgroup.metadata().map_err(cgroup_error)?.ino();
         let directory = options.directory().join(pins::LINKS);
-        HOOKS
+        // The replies of a datagram flow are known by what ingress has seen: before it, sendmsg would refuse them.
+        let (late, early): (Vec<_>, Vec<_>) = HOOKS
             .iter()
-            .map(|hook| {
+            .partition(|hook| hook.name.starts_with("sendmsg"));
+        early
+            .into_iter()
+            .chain(late)
+            .map(|hook: &Hook| {
                 let program = self.descriptor(*hook)?;
                 links::attach(
                     *hook,
@@ -211,6 +216,11 @@ pub fn retire_others(
     for (version, path) in pins::versions(&options.pin_dir).map_err(pin_error(&options.pin_dir))? {
         if version != version::ABI {
             left.append(&mut links::cgroups_of(&path.join(pins::LINKS)));
+            // In this order nobody is judged by half of a policy.
+            for name in HOOKS.iter().rev().map(|hook| hook.name) {
+                let link = path.join(pins::LINKS).join(name);
+                links::detach(&link).map_err(pin_error(&link))?;
+            }
             fs::remove_dir_all(&path).map_err(pin_error(&path))?;
             retired.push(path);
         }

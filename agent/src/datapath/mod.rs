@@ -26,8 +26,9 @@ mod maps;
 pub mod mount;
 mod netns;
 pub mod offsets;
-mod pins;
+pub mod pins;
 pub mod poll;
+mod settings;
 mod sockets;
 pub mod survey;
 mod syscall;
@@ -45,12 +46,12 @@ pub use load::Options;
 pub use sockets::Sockets;
 pub use tables::Tables;
 
-use std::{collections::BTreeSet, path::Path};
+use std::collections::BTreeSet;
 
-use aya::maps::{Array, MapData};
-use ringfence_common::abi::{FailsafeEntry, Settings, names, settings::MAX_FAILSAFE};
+use ringfence_common::abi::{FailsafeEntry, Settings};
+use ringfence_policy::compile::Compiled;
 
-use self::{error::io_error, load::Loaded, lock::PinLock, pins::Keeper};
+use self::{load::Loaded, lock::PinLock, pins::Keeper, settings::Configured};
 
 /// Programs, links and the maps that one task writes.
 pub struct Datapath {
@@ -59,6 +60,8 @@ pub struct Datapath {
     links: Vec<Link>,
     pins: Keeper,
     warnings: Vec<String>,
+    /// Not in force yet.
+    configured: Option<Configured>,
     /// Policy.
     pub tables: Tables,
     /// Identities.
@@ -85,6 +88,7 @@ impl Datapath {
             links: Vec::new(),
             pins: Keeper::new(&directory, lock)?,
             warnings,
+            configured: None,
             options,
         })
     }
@@ -101,23 +105,42 @@ impl Datapath {
         self.options.directory()
     }
 
-    /// Writes settings and the failsafe list; entries beyond [`MAX_FAILSAFE`] are left out (the
-    /// configuration refuses them).
+    /// The settings that come into force with the next policy.
+    pub fn configure(&mut self, settings: Settings, failsafe: &[FailsafeEntry]) {
+        self.configured = Some(Configured {
+            settings,
+            failsafe: failsafe.to_vec(),
+        });
+    }
+
+    /// Makes `compiled` the policy in force, with the settings that were made for it. On an error policy and
+    /// settings of before stay in force.
     ///
     /// # Errors
-    /// [`DatapathError::Map`].
-    pub fn set_settings(
-        &self,
-        settings: Settings,
-        failsafe: &[FailsafeEntry],
-    ) -> Result<(), DatapathError> {
+    /// As [`Tables::apply`].
+    pub fn apply(&mut self, compiled: &Compiled) -> Result<(), DatapathError> {
+        let Some(next) = self.configured.clone() else {
+            return self.tables.apply(compiled).map(drop);
+        };
         let directory = self.directory();
-        write_all(
-            &directory,
-            names::FAILSAFE,
-            failsafe.iter().take(MAX_FAILSAFE),
-        )?;
-        write_all(&directory, names::SETTINGS, std::iter::once(&settings))
+        let before = Configured::held(&directory)?;
+        before.with_failsafe_of(&next).write(&directory)?;
+        let same = before.judges_as(&next) || !before.is_of_an_agent();
+        let applied = if same {
+            self.tables.apply(compiled)
+        } else {
+            self.tables.apply(&next.spelled_out(compiled))
+        };
+        if let Err(error) = applied {
+            before.write(&directory)?;
+            return Err(error);
+        }
+        next.write(&directory)?;
+        self.configured = None;
+        if same {
+            return Ok(());
+        }
+        self.tables.apply(compiled).map(drop)
     }
 
     /// Attaches every hook; when it returns, enforcement is in place.
@@ -175,17 +198,4 @@ impl Datapath {
     pub fn links(&self) -> &[Link] {
         &self.links
     }
-}
-
-fn write_all<'a, T: aya::Pod>(
-    directory: &Path,
-    name: &'static str,
-    values: impl Iterator<Item = &'a T>,
-) -> Result<(), DatapathError> {
-    let mut map: Array<MapData, T> = maps::open(directory, name)?;
-    for (index, value) in (0..).zip(values) {
-        map.set(index, value, 0)
-            .map_err(|error| DatapathError::map(name)(io_error(error)))?;
-    }
-    Ok(())
 }

@@ -18,11 +18,17 @@ use super::{
     error::DatapathError,
     links::Link,
     lock::{self, PinLock},
-    maps, mount, syscall,
+    maps as pinned, mount, syscall,
 };
 
 /// Directory of the links, below that of a version.
 pub(super) const LINKS: &str = "links";
+
+/// Every map that is pinned: what outlives the agent, and what the programs of one agent hand to those of the
+/// next while they take turns.
+pub fn maps() -> impl Iterator<Item = &'static str> {
+    names::PINNED.into_iter().chain([names::HANDOFF])
+}
 
 /// Directory of a version.
 pub(super) fn directory(pin_dir: &Path, version: u32) -> PathBuf {
@@ -57,8 +63,8 @@ impl Keeper {
     /// # Errors
     /// [`DatapathError::Map`].
     pub fn new(directory: &Path, lock: PinLock) -> Result<Self, DatapathError> {
-        let open = |name| Ok((name, maps::descriptor(directory, name)?));
-        let maps = names::PINNED.into_iter().map(open);
+        let open = |name| Ok((name, pinned::descriptor(directory, name)?));
+        let maps = maps().map(open);
         Ok(Self {
             lock,
             maps: maps.collect::<Result<_, DatapathError>>()?,

@@ -14,6 +14,7 @@ fn refused(sandbox: &ringfence_tests::Sandbox, agent: &str, sections: &str) -> E
     let options = Options {
         agent: agent.to_owned(),
         sections: sections.to_owned(),
+        ..Options::default()
     };
     let ended = Agent::try_start(sandbox, &options, &three_tiers()).err();
     let ended = ended.unwrap_or_else(|| panic!("it started with {options:?}"));

@@ -33,6 +33,7 @@ fn agent(sandbox: &Sandbox, docker: &[&Path], cri: &[&Path], web: &str) -> Agent
             list(docker),
             list(cri)
         ),
+        ..Options::default()
     };
     let to_db = "to = [{ workload = \"db\" }]\nports = [\"5432/tcp\"]";
     let text = workloads(&["db"])

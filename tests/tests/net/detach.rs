@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
-use ringfence_common::abi::names;
+use ringfence_agent::datapath::pins;
 use ringfence_tests::{Agent, Sandbox, program, scene};
 
 use crate::common::{assert_allowed, assert_refused, three_tiers};
@@ -66,7 +66,7 @@ fn detach_ends_what_a_dead_agent_left_in_force() {
                 .all(|hook| hook.get("cgroup").unwrap() == guarded),
             "{said}"
         );
-        assert_eq!(list(version, "maps").len(), names::PINNED.len(), "{said}");
+        assert_eq!(list(version, "maps").len(), pins::maps().count(), "{said}");
         assert_eq!(list(&said, "left").len(), 0, "{said}");
 
         for way in [config(&agent), pin_dir(sandbox)] {
@@ -127,7 +127,7 @@ fn detach_removes_every_version_and_leaves_what_is_not_ringfences() {
         assert!(output.status.success(), "{output:?}");
         let _ = assert_allowed(&web, AT_DB, &[]);
         let text = text(&output);
-        let removed = format!("11 hooks and {} maps", names::PINNED.len());
+        let removed = format!("11 hooks and {} maps", pins::maps().count());
         assert!(text.contains(&removed), "{text}");
         assert!(text.contains("v999"), "{text}");
         for pin in &foreign {

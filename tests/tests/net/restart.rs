@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use ringfence_common::abi::names;
+use ringfence_agent::datapath::pins;
 use ringfence_tests::{
     Agent, Options,
     flows::direction,
@@ -285,7 +285,7 @@ fn pins_that_someone_removes_come_back() {
         let links = agent.status().hooks;
         assert_eq!(
             before.len(),
-            names::PINNED.len() + links.len(),
+            pins::maps().count() + links.len(),
             "{before:?}"
         );
         // Everything at one stroke, and then one of each.

@@ -21,11 +21,17 @@ impl Engine {
         self.resolver
             .set_workloads(&new.set.workloads, &new.identities, on_tie)
             .map_err(|error| error.to_string())?;
+        let held = self.held();
         let result = self.write(&new.compiled);
         if let Err(error) = result {
-            self.restore(&before.0, &before.1);
+            if self.in_force {
+                self.restore(&before.0, &before.1);
+            } else {
+                self.leave(&held);
+            }
             return Err(error);
         }
+        self.in_force = true;
         if self.warnings != new.warnings {
             for warning in &new.warnings {
                 tracing::warn!(warning, "policy");
@@ -56,16 +62,28 @@ impl Engine {
         }
     }
 
+    /// Leaves the policy of an agent before in force, after the first one of this process could not be written
+    /// whole: identities are again who they were.
+    fn leave(&mut self, held: &Tables) {
+        if let Err(error) = self.put(held.clone()) {
+            tracing::error!(
+                error,
+                "the identities of the agent before can't be restored"
+            );
+        }
+        self.written = None;
+    }
+
     /// Writes policy and identities. Who becomes someone else is pending while the policy changes, so that
     /// nobody is judged by the new one as who he was, or by the old one as who he will be.
     fn write(&mut self, compiled: &Compiled) -> Result<(), String> {
         let text = |error: DatapathError| error.to_string();
         let Some(way) = self.held().on_the_way_to(self.resolver.tables()) else {
-            let _ = self.datapath.tables.apply(compiled).map_err(text)?;
+            self.datapath.apply(compiled).map_err(text)?;
             return self.write_identities();
         };
         self.put(way)?;
-        let _ = self.datapath.tables.apply(compiled).map_err(text)?;
+        self.datapath.apply(compiled).map_err(text)?;
         self.put(self.resolver.tables().clone())?;
         // Verdicts and owners that were found on the way are not believed any more.
         let _ = self.datapath.tables.apply(compiled).map_err(text)?;

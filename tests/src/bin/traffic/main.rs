@@ -10,8 +10,10 @@ mod groups;
 mod hold;
 mod insist;
 mod puppet;
+mod sample;
 mod server;
 mod socket;
+mod stepped;
 
 use std::{
     ffi::OsString,
@@ -144,6 +146,29 @@ enum Command {
     Namespace,
     /// Listen on a unix socket that is root's, as another user, until standard input ends
     UnixListen { path: PathBuf, user: u32 },
+    /// Call destinations such as `tcp/127.0.0.1:80` in turn, and say when what becomes of a call changes
+    Sample {
+        /// How often; without it, until a line on standard input
+        #[arg(long)]
+        rounds: Option<u64>,
+        /// After each round, milliseconds
+        #[arg(long, default_value_t = 0)]
+        pause_ms: u64,
+        #[arg(required = true)]
+        targets: Vec<sample::Target>,
+    },
+    /// Take connections and give back datagrams on many ports, until standard input ends
+    Sink {
+        address: IpAddr,
+        first: u16,
+        ports: u16,
+    },
+    /// Become another program whose steps are decided about at a unix socket; it ends with the caller
+    Stepped {
+        socket: PathBuf,
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        program: Vec<OsString>,
+    },
     /// Become another program, which ends with the caller
     Run {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -227,6 +252,17 @@ fn act(command: Command) -> Result<Outcome> {
             print(&done("listen"));
             Ok(until_input_ends())
         }
+        Command::Sample {
+            rounds,
+            pause_ms,
+            targets,
+        } => sample::sample(&targets, rounds, Duration::from_millis(pause_ms)),
+        Command::Sink {
+            address,
+            first,
+            ports,
+        } => sample::sink(address, first, ports),
+        Command::Stepped { socket, program } => stepped::become_stepped(&socket, &program),
         Command::Run { program } => become_program(&program),
     }
 }

@@ -1,0 +1,13 @@
+//! What may go wrong goes wrong: kills, stops and errors at every step, full maps, meddling, lack of room.
+//!
+//! In all of it: what the old and the new policy both deny never passes, what both allow always does, and
+//! rules that change together are never seen mixed.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+mod errors;
+mod kill;
+mod settings;
+mod soak;
+mod stop;
