@@ -12,9 +12,9 @@ use tokio::{
     net::{UnixListener, UnixStream},
     time::timeout,
 };
-use tonic::{Request, Status, transport::server::UdsConnectInfo};
+use tonic::{Request, Status};
 
-use super::ApiError;
+use super::{ApiError, connection::Peer};
 
 /// How long to wait for another agent to accept; one that does not is alive all the same.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -84,11 +84,7 @@ pub(super) fn remove(path: &Path) {
 
 /// Lets root and the user of this process pass.
 pub(super) fn check_peer(request: Request<()>) -> Result<Request<()>, Status> {
-    let peer = request
-        .extensions()
-        .get::<UdsConnectInfo>()
-        .and_then(|info| info.peer_cred)
-        .map(|credentials| credentials.uid());
+    let peer = request.extensions().get::<Peer>().and_then(|peer| peer.uid);
     if permitted(peer, nix::unistd::geteuid().as_raw()) {
         return Ok(request);
     }

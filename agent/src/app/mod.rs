@@ -4,6 +4,7 @@
 //! interfaces only read what those publish. A task that ends unexpectedly ends the agent with an error;
 //! enforcement goes on without it, because every hook is pinned.
 
+mod changes;
 mod clock;
 mod containers;
 mod documents;
@@ -13,6 +14,7 @@ mod first;
 mod last_good;
 mod newest;
 mod policy;
+mod preview;
 mod publish;
 mod refusals;
 mod revoke;
@@ -35,6 +37,7 @@ use tracing_subscriber::{
 
 use crate::{
     api,
+    change::Command,
     config::{self, Config, LogFormat, Mode},
     metrics::{self, KernelCounts},
     runtime, sync,
@@ -42,6 +45,9 @@ use crate::{
 
 /// Questions about containers that wait at most.
 const CONTAINER_QUESTIONS: usize = 256;
+
+/// Commands of operators that wait at most.
+const COMMANDS: usize = 16;
 
 /// Time that tasks have to end after a signal.
 const GRACE: Duration = Duration::from_secs(5);
@@ -119,7 +125,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     // From now on: a reload while the agent starts must not end it.
     let hangup = signal(SignalKind::hangup())?;
     let started = start::start(&config).await?;
-    let context = context(&config, &started);
+    let (ask, commands) = mpsc::channel(COMMANDS);
+    let context = context(&config, &started, ask);
     // Held to the end: it keeps a second agent away.
     let _lock = started.lock;
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
@@ -191,6 +198,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
         unmatched: Vec::new(),
         found: started.first.found,
         refusals: started.first.refusals,
+        trial: started.first.trial,
+        note: started.first.note,
+        commands,
+        endpoints: started.listening,
         updates: received,
         adopted,
         asked,
@@ -216,8 +227,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 /// What the gRPC interface tells of.
-fn context(config: &Config, started: &start::Started) -> api::Context {
+fn context(
+    config: &Config,
+    started: &start::Started,
+    changes: mpsc::Sender<Command>,
+) -> api::Context {
     api::Context {
+        changes,
         status: started.published.status(),
         policy: started.published.policy(),
         failsafe: config.failsafe.clone().into(),

@@ -134,7 +134,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
     // The sockets that are open have owners before they are judged, so that nobody is taken for someone else.
     engine.adopt_sockets();
     engine.datapath().attach()?;
-    engine.save();
+    save(&engine, &first);
     // Again for what was opened meanwhile.
     engine.adopt_sockets();
     for path in engine.datapath().retire_others()? {
@@ -159,7 +159,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
     let (flows, store) = flow::open(config.flows.capacity);
     let metrics = Metrics::new(flows.counters())?;
     publish(&published, &mut engine);
-    first.refusals.show(&published, &metrics);
+    show(&first, &published, &metrics);
     let held = engine.controller().cloned();
     let (listening, endpoints) = listening(&engine, &published, &directory)?;
     Ok(Started {
@@ -181,6 +181,24 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         first,
         lock,
     })
+}
+
+/// Keeps the first policy for the next start, but for what is on trial.
+fn save(engine: &Engine, first: &First) {
+    if first.trial.is_some() {
+        engine.save_controllers();
+    } else {
+        engine.save();
+    }
+}
+
+/// Says what is not in force.
+fn show(first: &First, published: &Published, metrics: &Metrics) {
+    first.refusals.show(published, metrics);
+    if let Some(note) = &first.note {
+        tracing::warn!(note, "policy");
+        metrics.policy_rolled_back();
+    }
 }
 
 /// The task that looks where workloads listen.
@@ -302,6 +320,7 @@ fn status(config: &Config, root: &Path, features: Vec<features::Feature>) -> Sta
         controller_endpoint: String::new(),
         controller_error: None,
         policy_error: None,
+        pending: None,
         features: features
             .into_iter()
             .map(|feature| Feature {

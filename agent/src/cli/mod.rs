@@ -4,6 +4,7 @@
 //! which refuses where one runs. Writes answers to standard output and everything else to standard
 //! error. Text that comes from processes is cleaned of control characters before it reaches a terminal.
 
+mod apply;
 mod args;
 mod check;
 mod client;
@@ -75,6 +76,15 @@ fn run(cli: &Cli) -> Result<(), CliError> {
         },
         Command::Policy(PolicyCommand::List(place)) => {
             block_on(lists::policies(&place.socket, &mut output))?;
+        }
+        Command::Policy(PolicyCommand::Apply { place, args }) => {
+            block_on(apply::apply(&place.socket, args, &mut output))?;
+        }
+        Command::Policy(PolicyCommand::Confirm(place)) => {
+            block_on(apply::confirm(&place.socket, &mut output))?;
+        }
+        Command::Policy(PolicyCommand::Rollback(place)) => {
+            block_on(apply::rollback(&place.socket, &mut output))?;
         }
         Command::Workload(WorkloadCommand::List {
             place,

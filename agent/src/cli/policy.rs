@@ -11,7 +11,12 @@ use ringfence_policy::{
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::{CliError, args::Format, note, output::Output};
+use super::{
+    CliError,
+    args::Format,
+    note,
+    output::{Output, counted},
+};
 use crate::identity::scripts;
 
 /// Kernel time of the trial compilation: far from 0, so that times in the past can be told.
@@ -75,16 +80,16 @@ fn find(documents: &[Document]) -> Findings {
             .collect(),
         summary: format!(
             "valid: {}, {}, {} in {}",
-            counted(set.workloads.len(), "workload", "workloads"),
-            counted(set.policies.len(), "policy", "policies"),
-            counted(rules, "rule", "rules"),
-            counted(documents.len(), "document", "documents")
+            count(set.workloads.len(), "workload", "workloads"),
+            count(set.policies.len(), "policy", "policies"),
+            count(rules, "rule", "rules"),
+            count(documents.len(), "document", "documents")
         ),
     }
 }
 
-fn counted(number: usize, one: &str, more: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { more })
+fn count(number: usize, one: &str, more: &str) -> String {
+    counted(u64::try_from(number).unwrap_or(u64::MAX), one, more)
 }
 
 /// Compiles as an agent would; identities of a deployment with a controller may be others.

@@ -56,7 +56,7 @@ pub use containers::{ContainerAnswer, ContainerFacts, ContainerQuestion};
 pub use error::IdentityError;
 pub use executables::HASH_LIMIT;
 pub use groups::{Crowd, Groups};
-pub use resolver::Resolver;
+pub use resolver::{Foreseen, Resolver};
 pub use scripts::scripts;
 pub use tables::Tables;
 pub use ties::{OnTie, Tie};
