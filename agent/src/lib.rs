@@ -14,6 +14,7 @@ pub mod endpoints;
 pub mod flow;
 pub mod identity;
 pub mod metrics;
+pub mod privileges;
 pub mod runtime;
 pub mod sealed;
 pub mod sync;

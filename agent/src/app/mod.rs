@@ -40,7 +40,7 @@ use crate::{
     change::Command,
     config::{self, Config, LogFormat, Mode},
     metrics::{self, KernelCounts},
-    runtime, sync,
+    privileges, runtime, sync,
 };
 
 /// Questions about containers that wait at most.
@@ -55,6 +55,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Runs the agent with the configuration at `path` until it is told to end.
 #[must_use]
 pub fn run_agent(path: &Path) -> ExitCode {
+    // First of all: nothing is read or started with more.
+    let dropped = privileges::drop_others();
     let config = match config::load(path) {
         Ok(config) => config,
         Err(error) => return fail(&anyhow!(error)),
@@ -62,6 +64,9 @@ pub fn run_agent(path: &Path) -> ExitCode {
     start_log(&config);
     for warning in &config.warnings {
         tracing::warn!(warning, "configuration");
+    }
+    if let Err(error) = dropped {
+        tracing::warn!(error, "privileges that are not needed could not be dropped");
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -40,6 +40,7 @@ mod ownership_listener;
 mod ownership_stage;
 mod podman;
 mod policy_dir;
+mod privileges;
 mod restart;
 mod revoke;
 mod rules;
