@@ -33,6 +33,7 @@ mod impostor;
 mod inventory;
 mod listen;
 mod newborn;
+mod own_channel;
 mod ownership;
 mod ownership_adopted;
 mod ownership_kept;
