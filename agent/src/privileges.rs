@@ -1,7 +1,7 @@
 //! The privileges that the agent keeps.
 //!
 //! Whatever it was started with, from its first moment it has at most [`NEEDED`], and neither it nor what it might run can get
-//! more (capabilities(7), no_new_privs). Called before there are threads: each has its own capabilities.
+//! more (capabilities(7), `no_new_privs`). Called before there are threads: each has its own capabilities.
 
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,

@@ -115,7 +115,8 @@ pub async fn serve(
     .max_decoding_message_size(MAX_REQUEST);
     let agent = AgentServer::new(service::AgentService::new(context, cancel.clone()))
         .max_decoding_message_size(MAX_REQUEST);
-    let (incoming, path) = listener.into_parts();
+    // The name goes when this ends.
+    let (incoming, _name) = listener.into_parts();
     let served = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -131,6 +132,5 @@ pub async fn serve(
         .add_service(reflection.max_decoding_message_size(MAX_REQUEST))
         .serve_with_incoming_shutdown(connection::incoming(incoming), cancel.cancelled_owned())
         .await;
-    socket::remove(&path);
     Ok(served?)
 }

@@ -24,6 +24,7 @@ mod warnings;
 use std::{io::IsTerminal as _, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
+use ringfence_proto::text;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -89,22 +90,8 @@ pub fn run_agent(path: &Path) -> ExitCode {
     reason = "the last word of a daemon that could not start"
 )]
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("ringfence: {}", causes(error));
+    eprintln!("ringfence: {}", text::causes(error.as_ref()));
     ExitCode::FAILURE
-}
-
-/// The error and its causes in one text. A cause that the text before it tells already is left out: many
-/// messages hold theirs, in front of the remedy.
-fn causes(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
 }
 
 fn start_log(config: &Config) {
@@ -323,7 +310,8 @@ mod tests {
 
     use anyhow::anyhow;
 
-    use super::causes;
+    use ringfence_proto::text::causes;
+
     use crate::datapath::lock::LockError;
 
     #[test]
@@ -332,9 +320,9 @@ mod tests {
             path: PathBuf::from("/a/agent.lock"),
             source: std::io::ErrorKind::NotFound.into(),
         };
-        let told = causes(&anyhow!(lock).context("start"));
+        let told = causes(anyhow!(lock).context("start").as_ref());
         let expected = "start: cannot lock /a/agent.lock: entity not found; it must exist and be writable for the agent";
         assert_eq!(told, expected);
-        assert_eq!(causes(&anyhow!("b").context("a")), "a: b");
+        assert_eq!(causes(anyhow!("b").context("a").as_ref()), "a: b");
     }
 }

@@ -26,7 +26,7 @@ use crate::{
     api::{self, ControllerState, Feature, Hook, PolicySource, Status},
     config::{CgroupRoot, Config, Mode, Unselected},
     datapath::{
-        Counts, Datapath, Events, FlowMap, HOOKS, KernelLog, Options, features, lock, mount,
+        Counts, Datapath, Events, FlowMap, HOOKS, KernelLog, Options, detach, features, lock, mount,
     },
     endpoints, flow,
     identity::{Resolver, root},
@@ -75,11 +75,20 @@ pub struct Started {
     pub lock: lock::StateLock,
 }
 
-/// Starts everything but the tasks.
+/// Starts everything but the tasks. A first start that fails leaves no pins behind.
 ///
 /// # Errors
 /// One clear message that names the place and the remedy.
 pub async fn start(config: &Config) -> anyhow::Result<Started> {
+    let first = !config.agent.pin_dir.exists();
+    let started = attempt(config).await;
+    if started.is_err() && first {
+        detach::tidy(&config.agent.pin_dir);
+    }
+    started
+}
+
+async fn attempt(config: &Config) -> anyhow::Result<Started> {
     let features = features::probe();
     if let Some(missing) = features::missing(&features) {
         return Err(anyhow!(
@@ -98,16 +107,16 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         flow_entries: config.flows.flow_entries,
         debug: config.log.level >= tracing::Level::DEBUG,
     };
-    mount::bpffs(&options.pin_dir).context("[agent] pin-dir")?;
-    let lock = lock::state(&config.agent.state_dir)?;
-    let pins = lock::pins(&options.pin_dir)?;
-    let listener = api::bind(&config.api_socket).await?;
     let metrics_listener = match config.metrics {
         Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
             format!("metrics can't listen on {address}; change [metrics] listen")
         })?),
         None => None,
     };
+    let lock = lock::state(&config.agent.state_dir)?;
+    let listener = api::bind(&config.api_socket).await?;
+    mount::bpffs(&options.pin_dir).context("[agent] pin-dir")?;
+    let pins = lock::pins(&options.pin_dir)?;
     let mut resolver = Resolver::new(root.clone())?;
     match containers::load(&config.agent.state_dir) {
         Ok(kept) => resolver.remember_containers(kept),

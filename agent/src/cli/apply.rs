@@ -9,6 +9,7 @@ use std::{
 use ringfence_documents::Naming;
 use ringfence_proto::{
     limits,
+    text::counted,
     v1::{self, apply_request::Request, policy_change_client::PolicyChangeClient},
 };
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ use super::{
     CliError,
     args::{ApplyArgs, Format},
     client, json, note,
-    output::{Colour, Output, counted},
+    output::{Colour, Output},
     words,
 };
 
@@ -156,12 +157,12 @@ fn write(answer: &v1::ApplyResponse, output: &mut Output) -> Result<(), CliError
 fn foreseen(preview: &v1::Preview, output: &mut Output) -> Result<(), CliError> {
     output.line(&format!(
         "Valid: {}, {}, {}; nothing was changed",
-        counted(preview.workloads.into(), "workload", "workloads"),
-        counted(preview.policies.into(), "policy", "policies"),
-        counted(preview.rules.into(), "rule", "rules"),
+        counted(size(preview.workloads), "workload", "workloads"),
+        counted(size(preview.policies), "policy", "policies"),
+        counted(size(preview.rules), "rule", "rules"),
     ))?;
     let cut = count(preview.cut_flows.len(), preview.more_cut_flows);
-    let live = counted(preview.live_flows, "live flow", "live flows");
+    let live = counted(size(preview.live_flows), "live flow", "live flows");
     headline(cut, &format!("{cut} of {live} would be cut"), output)?;
     if cut > 0 {
         output.table(
@@ -176,7 +177,7 @@ fn foreseen(preview: &v1::Preview, output: &mut Output) -> Result<(), CliError> 
         preview.refused_listeners.len(),
         preview.more_refused_listeners,
     );
-    let listeners = counted(refused, "listener", "listeners");
+    let listeners = counted(size(refused), "listener", "listeners");
     let text = format!("{listeners} would be refused when bound again");
     headline(refused, &text, output)?;
     if refused > 0 {
@@ -207,6 +208,10 @@ fn more(number: u64, output: &mut Output) -> Result<(), CliError> {
         return Ok(());
     }
     output.line(&format!("… and {number} more"))
+}
+
+fn size(number: impl TryInto<usize>) -> usize {
+    number.try_into().unwrap_or(usize::MAX)
 }
 
 fn count(shown: usize, more: u64) -> u64 {

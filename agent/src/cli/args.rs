@@ -43,8 +43,8 @@ pub(super) enum Command {
         /// Configuration file
         #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
         config: PathBuf,
-        /// Only check the configuration file and what it names on this host: cgroup-root, pin-dir, the
-        /// directories, and the controller's certificates
+        /// Only check the configuration file, what it names on this host (cgroup-root, pin-dir, the
+        /// directories, the controller's certificates) and what the kernel offers
         #[arg(long)]
         check: bool,
     },
@@ -242,8 +242,8 @@ pub(super) struct ObserveArgs {
     /// What traffic follows
     #[arg(long)]
     pub(super) verdict: Vec<Verdict>,
-    /// What it would follow with the draft policies in force
-    #[arg(long)]
+    /// What it would follow with the draft policies in force: allow or deny
+    #[arg(long, value_parser = draft_verdict)]
     pub(super) draft_verdict: Vec<Verdict>,
     /// Who opened the flow
     #[arg(long)]
@@ -318,6 +318,18 @@ impl From<Event> for i32 {
             Event::Deny => v1::FlowEvent::Deny,
         };
         message.into()
+    }
+}
+
+fn draft_verdict(text: &str) -> Result<Verdict, String> {
+    match text {
+        "allow" => Ok(Verdict::Allow),
+        "deny" => Ok(Verdict::Deny),
+        "audit" => Err(
+            "no draft verdict is `audit`: it is an enforced deny that passes in draft mode; write --verdict audit, or              --draft-verdict deny"
+                .to_owned(),
+        ),
+        _ => Err("write allow or deny".to_owned()),
     }
 }
 

@@ -58,7 +58,7 @@ pub fn main(run_agent: impl FnOnce(&Path) -> ExitCode) -> ExitCode {
 fn run(cli: &Cli) -> Result<(), CliError> {
     let mut output = Output::stdout(cli.output);
     match &cli.command {
-        Command::Agent { config, .. } => check::run(config)?,
+        Command::Agent { config, .. } => check::run(config, &mut output)?,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "ringfence", &mut script);

@@ -121,11 +121,6 @@ impl Output {
     }
 }
 
-/// A number and what it counts, as in `1 rule` and `2 rules`.
-pub(super) fn counted(number: u64, one: &str, more: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { more })
-}
-
 /// Columns without borders, two blanks apart; empty cells show `-`.
 pub(super) fn columns(header: Option<&[&str]>, rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();

@@ -8,15 +8,11 @@ use ringfence_policy::{
     model::{Document, PolicySet},
     parse::{Diagnostic, lint, parse},
 };
+use ringfence_proto::text::counted;
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::{
-    CliError,
-    args::Format,
-    note,
-    output::{Output, counted},
-};
+use super::{CliError, args::Format, note, output::Output};
 use crate::identity::scripts;
 
 /// Kernel time of the trial compilation: far from 0, so that times in the past can be told.
@@ -80,16 +76,12 @@ fn find(documents: &[Document]) -> Findings {
             .collect(),
         summary: format!(
             "valid: {}, {}, {} in {}",
-            count(set.workloads.len(), "workload", "workloads"),
-            count(set.policies.len(), "policy", "policies"),
-            count(rules, "rule", "rules"),
-            count(documents.len(), "document", "documents")
+            counted(set.workloads.len(), "workload", "workloads"),
+            counted(set.policies.len(), "policy", "policies"),
+            counted(rules, "rule", "rules"),
+            counted(documents.len(), "document", "documents")
         ),
     }
-}
-
-fn count(number: usize, one: &str, more: &str) -> String {
-    counted(u64::try_from(number).unwrap_or(u64::MAX), one, more)
 }
 
 /// Compiles as an agent would; identities of a deployment with a controller may be others.

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ringfence_proto::text::causes;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -28,7 +29,7 @@ use tokio_rustls::{
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::ListenError;
-use crate::{config::Tls, serve::causes};
+use crate::config::Tls;
 
 /// A handshake that takes longer is not one.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -47,7 +48,7 @@ type Secured = io::Result<TlsStream<TcpStream>>;
 /// # Errors
 /// One of them cannot be read, or they do not belong together.
 pub fn acceptor(tls: &Tls) -> Result<TlsAcceptor, ListenError> {
-    let unusable = |error: &dyn std::error::Error| ListenError::Tls(causes(error));
+    let unusable = |error: &(dyn std::error::Error + 'static)| ListenError::Tls(causes(error));
     let provider = Arc::new(default_provider());
     let mut authorities = RootCertStore::empty();
     for certificate in certificates(&tls.client_ca)? {

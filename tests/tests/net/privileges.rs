@@ -2,8 +2,10 @@
 
 use std::{
     fs,
+    io::Write as _,
     os::unix::{
         fs::{MetadataExt as _, PermissionsExt as _},
+        net::UnixStream,
         process::CommandExt as _,
     },
     path::Path,
@@ -124,8 +126,8 @@ fn nobody_but_root_reads_or_changes_anything() {
         let state = agent.policy_dir().parent().unwrap().join("state");
         for entry in fs::read_dir(&state).unwrap() {
             let path = entry.unwrap().path();
-            let mode = fs::metadata(&path).unwrap().mode() & 0o777;
-            assert!(mode & 0o077 == 0, "{}: {mode:o}", path.display());
+            let mode = fs::metadata(&path).unwrap().mode() & 0o077;
+            assert_eq!(mode, 0, "{}: {mode:o}", path.display());
         }
     });
 }
@@ -200,7 +202,6 @@ fn a_key_is_in_no_log_record_argument_or_answer() {
 #[test]
 fn a_flood_of_clients_does_not_stop_the_policy_loop() {
     scene("client-flood", |sandbox| {
-        use std::os::unix::net::UnixStream;
         let web = sandbox.actor("web");
         let open = three_tiers().replace(
             "to = [{ workload = \"api\" }]\nports = [\"8080/tcp\"]",
@@ -221,7 +222,6 @@ fn a_flood_of_clients_does_not_stop_the_policy_loop() {
             let Ok(mut stream) = UnixStream::connect(agent.socket()) else {
                 continue;
             };
-            use std::io::Write as _;
             // Silent, half of a greeting, all of it and nothing more, or no HTTP/2 at all.
             let _closed = match round % 4 {
                 0 => Ok(()),
