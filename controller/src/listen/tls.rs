@@ -2,6 +2,7 @@
 //! handshake fails without a word.
 
 use std::{
+    collections::VecDeque,
     fs, io,
     net::SocketAddr,
     path::Path,
@@ -13,7 +14,7 @@ use ringfence_proto::text::causes;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
 use tokio_rustls::{
@@ -33,6 +34,8 @@ use crate::config::Tls;
 
 /// A handshake that takes longer is not one.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Handshakes under way at a time. Anybody can begin one: who comes beyond that takes the place of the oldest.
+pub const MAX_HANDSHAKES: usize = 512;
 /// Between two warnings: anybody can cause them.
 const QUIET: Duration = Duration::from_secs(10);
 /// Pause after a failed accept (out of file descriptors).
@@ -81,6 +84,7 @@ pub fn incoming(listener: TcpListener, acceptor: TlsAcceptor) -> ReceiverStream<
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, ready: mpsc::Sender<Secured>) {
     let mut handshakes = JoinSet::new();
+    let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();
     let mut refusals = Refusals::default();
     loop {
         tokio::select! {
@@ -92,11 +96,19 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, ready: mpsc::Sende
             }
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
+                    if oldest_first.len() >= MAX_HANDSHAKES {
+                        oldest_first.retain(|handshake| !handshake.is_finished());
+                    }
+                    if oldest_first.len() >= MAX_HANDSHAKES
+                        && let Some(oldest) = oldest_first.pop_front()
+                    {
+                        oldest.abort();
+                    }
                     let (acceptor, ready) = (acceptor.clone(), ready.clone());
-                    let _handle = handshakes.spawn(async move {
+                    oldest_first.push_back(handshakes.spawn(async move {
                         let error = secure(stream, &acceptor, &ready).await.err()?;
                         Some((peer, error))
-                    });
+                    }));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
