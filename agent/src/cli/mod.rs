@@ -38,6 +38,8 @@ use args::{Command, EndpointCommand, IdentityCommand, PolicyCommand, WorkloadCom
 pub use error::CliError;
 use output::Output;
 
+use crate::privileges;
+
 /// Runs the command line of this process. `run_agent` runs the daemon with the configuration at a path
 /// until it ends.
 #[must_use]
@@ -58,7 +60,15 @@ pub fn main(run_agent: impl FnOnce(&Path) -> ExitCode) -> ExitCode {
 fn run(cli: &Cli) -> Result<(), CliError> {
     let mut output = Output::stdout(cli.output);
     match &cli.command {
-        Command::Agent { config, .. } => check::run(config, &mut output)?,
+        Command::Agent { config, .. } => {
+            // What may be written is asked with the rights that the agent will have.
+            if let Err(error) = privileges::drop_others() {
+                note(&format!(
+                    "warning: privileges could not be dropped: {error}"
+                ));
+            }
+            check::run(config, &mut output)?;
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "ringfence", &mut script);
