@@ -4,10 +4,11 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "ringfence/v1/agent.proto",
     "ringfence/v1/flow.proto",
     "ringfence/v1/inventory.proto",
+    "ringfence/v1/policy_change.proto",
     "ringfence/v1/policy_sync.proto",
 ];
 

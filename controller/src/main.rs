@@ -4,6 +4,7 @@ use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
 use ringfence_controller::cli::{Cli, run};
+use ringfence_proto::text;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -11,7 +12,8 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody is left to be told if this fails.
-            let _ = writeln!(std::io::stderr(), "ringfence-controller: {error:#}");
+            let told = text::clean_lines(&text::causes(error.as_ref()));
+            let _ = writeln!(std::io::stderr(), "ringfence-controller: {told}");
             ExitCode::FAILURE
         }
     }

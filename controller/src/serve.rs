@@ -227,15 +227,3 @@ fn finished(
         Some(Err(error)) => Err(ServeError::Task(error.to_string())),
     }
 }
-
-/// The outermost error says only "transport error".
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}

@@ -4,6 +4,10 @@
 pub const MAX_UPDATE_BYTES: usize = 64 << 20;
 /// Largest message from an agent, in bytes as encoded.
 pub const MAX_REQUEST_BYTES: usize = 64 << 10;
+/// Largest piece of a document that is applied, in bytes.
+pub const MAX_PIECE_BYTES: usize = 32 << 10;
+/// Longest time that a change of policy waits to be confirmed, in seconds.
+pub const MAX_CONFIRM_SECONDS: u32 = 24 * 60 * 60;
 /// Most documents of one policy.
 pub const MAX_DOCUMENTS: usize = 1 << 16;
 /// Most identities of one deployment that are synchronised.

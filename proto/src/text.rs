@@ -3,7 +3,7 @@
 //! A terminal obeys control characters of both blocks (C0, and C1 from U+0080 to U+009F), and marks of
 //! writing direction show text in another order than it has. Both command lines clean alike.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::{error::Error, fmt::Write as _, net::IpAddr};
 
 use crate::v1::Endpoint;
 
@@ -50,6 +50,30 @@ pub fn escape_json(json: &str) -> String {
         }
     }
     out
+}
+
+/// An error and its causes in one text. A cause that the text before it tells already is left out: many
+/// messages hold theirs, in front of the remedy.
+#[must_use]
+pub fn causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let cause = error.to_string();
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        next = error.source();
+    }
+    text
+}
+
+/// A number and what it counts, as in `1 rule` and `2 rules`.
+#[must_use]
+pub fn counted(number: usize, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
 }
 
 /// The address of an [`Endpoint`] as it is written; hexadecimal where it is none.
@@ -100,6 +124,35 @@ mod tests {
         let harmless = "é 日本 א\u{a0}~";
         assert_eq!(clean(harmless), harmless);
         assert_eq!(clean("a\nb"), "a\u{fffd}b");
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        #[derive(Debug)]
+        struct Told(&'static str, Option<Box<Told>>);
+        impl std::fmt::Display for Told {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.0)
+            }
+        }
+        impl Error for Told {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                self.1.as_deref().map(|cause| cause as _)
+            }
+        }
+        let because = |text, cause| Told(text, Some(Box::new(Told(cause, None))));
+        let twice = because("cannot read a: gone; mend it", "gone");
+        assert_eq!(causes(&twice), "cannot read a: gone; mend it");
+        assert_eq!(
+            causes(&because("cannot read a", "gone")),
+            "cannot read a: gone"
+        );
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!(counted(1, "rule", "rules"), "1 rule");
+        assert_eq!(counted(0, "rule", "rules"), "0 rules");
     }
 
     #[test]

@@ -24,6 +24,9 @@ use crate::{build, system, workspace};
 /// Between two looks at the agent and at signals.
 const TICK: Duration = Duration::from_millis(50);
 
+/// Not the port of an agent that is installed on this machine.
+const METRICS: &str = "127.0.0.1:9478";
+
 #[derive(clap::Args)]
 pub struct Args {
     /// What `ringfence agent` gets in addition
@@ -57,6 +60,7 @@ pub fn run(args: &Args) -> Result<()> {
         cgroup.display()
     );
     println!("socket         {}", dir.join("agent.sock").display());
+    println!("metrics        http://{METRICS}/metrics");
     let program = workspace::host_target().join("release/ringfence");
     let ended = Command::new(&program)
         .arg("agent")
@@ -128,7 +132,9 @@ fn configuration(cgroup: &Path) -> String {
          state-dir = \"state\"\n\
          pin-dir = \"/sys/fs/bpf/ringfence-dev\"\n\n\
          [api]\n\
-         unix = \"agent.sock\"\n",
+         unix = \"agent.sock\"\n\n\
+         [metrics]\n\
+         listen = \"{METRICS}\"\n",
         cgroup.display()
     )
 }

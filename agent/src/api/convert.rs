@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost_types::Timestamp;
+use ringfence_common::logic::verdict::Outcome;
 use ringfence_policy::{
     compile::Compiled,
     model::{Policy, Workload},
@@ -53,4 +54,14 @@ pub(super) fn rule(compiled: &Compiled, id: u32) -> Option<v1::RuleRef> {
             location: format!("{}:{}", source.file, source.line),
         },
     ))
+}
+
+/// What was decided, by the rule of these tables.
+#[must_use]
+pub fn decision(compiled: &Compiled, outcome: &Outcome) -> v1::Decision {
+    v1::Decision {
+        verdict: outcome.verdict as i32,
+        reason: outcome.reason.name().to_owned(),
+        rule: rule(compiled, outcome.rule),
+    }
 }

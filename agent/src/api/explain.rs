@@ -14,7 +14,7 @@ use ringfence_policy::explain::{Query, answer};
 use ringfence_proto::v1;
 use tonic::Status;
 
-use super::{PolicyView, convert::rule};
+use super::{PolicyView, convert::decision};
 use crate::config::Mode;
 
 /// Similarity above which a known name is offered for an unknown one (Jaro-Winkler, 0 to 1).
@@ -122,8 +122,8 @@ impl Judge<'_> {
         }
         v1::Side {
             workload,
-            enforced: Some(decision(&self.view, &answer.enforced)),
-            draft: Some(decision(&self.view, &answer.draft)),
+            enforced: Some(decision(&self.view.compiled, &answer.enforced)),
+            draft: Some(decision(&self.view.compiled, &answer.draft)),
         }
     }
 
@@ -133,14 +133,6 @@ impl Judge<'_> {
             let address = address.unwrap_or(&entry.address);
             failsafe::covers(entry, address, query.protocol, query.port)
         })
-    }
-}
-
-fn decision(view: &PolicyView, outcome: &Outcome) -> v1::Decision {
-    v1::Decision {
-        verdict: outcome.verdict as i32,
-        reason: outcome.reason.name().to_owned(),
-        rule: rule(&view.compiled, outcome.rule),
     }
 }
 

@@ -19,7 +19,10 @@ use ringfence_policy::{
 };
 use tempfile::TempDir;
 use time::OffsetDateTime;
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -74,6 +77,8 @@ pub(crate) struct Fixture {
     names: Names,
     web: u32,
     db: u32,
+    /// What the policy task would be asked.
+    pub(crate) commands: Option<mpsc::Receiver<Command>>,
     _directory: TempDir,
     tables: watch::Sender<Arc<Tables>>,
     // Kept, or the interface would see its sources end.
@@ -121,6 +126,7 @@ pub(crate) fn status() -> Status {
         controller_endpoint: String::new(),
         controller_error: None,
         policy_error: Some("web.toml:3: wrong".to_owned()),
+        pending: None,
         features: [("bpf-lsm", false), ("btf", true)]
             .map(|(name, present)| Feature {
                 name: name.to_owned(),
@@ -185,7 +191,9 @@ impl Fixture {
         let (status_sender, status) = watch::channel(Arc::new(status()));
         let (policy_sender, policy) = watch::channel(Arc::new(view));
         let (tables, tables_receiver) = watch::channel(Arc::default());
+        let (changes, commands) = mpsc::channel(16);
         let context = Context {
+            changes,
             status,
             policy,
             failsafe: Arc::new([FailsafeEntry {
@@ -213,6 +221,7 @@ impl Fixture {
             web,
             db,
             tables,
+            commands: Some(commands),
             _directory: directory,
             status: status_sender,
             policy: policy_sender,

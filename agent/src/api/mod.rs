@@ -1,8 +1,11 @@
-//! The agent's gRPC interface on a unix socket: `ringfence.v1.Agent`, health and reflection.
+//! The agent's gRPC interface on a unix socket: `ringfence.v1.Agent`, `ringfence.v1.PolicyChange`, health and reflection.
 //!
-//! Reads what other tasks publish and owns nothing but the socket. Only root and the agent's own user
-//! are answered. Sizes of requests, streams and readers are bounded.
+//! Reads what other tasks publish, asks the policy task for changes and owns nothing but the socket. Only root and the
+//! agent's own user are answered. Sizes of requests, connections, streams and readers are bounded, and so is the time that
+//! a client may take for a request.
 
+mod changes;
+mod connection;
 mod convert;
 mod endpoints;
 mod error;
@@ -11,6 +14,8 @@ mod explain;
 pub(crate) mod fixture;
 mod flows;
 pub(crate) mod fuzz;
+#[cfg(test)]
+mod limit_tests;
 mod lists;
 mod processes;
 mod service;
@@ -20,24 +25,25 @@ mod status;
 mod tests;
 mod why;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ringfence_common::abi::FailsafeEntry;
 use ringfence_policy::{
     compile::Compiled,
     model::{Identities, PolicySet},
 };
-use ringfence_proto::v1::agent_server::AgentServer;
-use tokio::sync::watch;
-use tokio_stream::wrappers::UnixListenerStream;
+use ringfence_proto::v1::{agent_server::AgentServer, policy_change_server::PolicyChangeServer};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{service::InterceptorLayer, transport::Server};
 
 use crate::{
+    change::Command,
     endpoints as listening, flow,
     identity::{Inventory, Tables},
 };
 
+pub use convert::decision;
 pub use error::ApiError;
 pub use socket::{Listener, bind};
 pub use status::{ControllerState, Feature, Hook, PolicySource, Status};
@@ -46,10 +52,21 @@ pub use status::{ControllerState, Feature, Hook, PolicySource, Status};
 const MAX_REQUEST: usize = 64 << 10;
 /// Requests on one connection at a time.
 const MAX_STREAMS: u32 = 64;
+/// Bytes that a client may send ahead, for each request and for all of a connection.
+const STREAM_WINDOW: u32 = 128 << 10;
+const CONNECTION_WINDOW: u32 = 256 << 10;
+/// Bytes of the headers of a request at most.
+const MAX_HEADERS: u32 = 16 << 10;
+/// How often a silent client is asked whether it is there, and how long it may take to say so.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long a request may take until its answer begins.
+const REQUEST: Duration = Duration::from_secs(120);
 
 /// What the interface tells of.
 #[derive(Clone)]
 pub struct Context {
+    /// The policy task.
+    pub changes: mpsc::Sender<Command>,
     /// State of the agent.
     pub status: watch::Receiver<Arc<Status>>,
     /// Policy in force.
@@ -96,17 +113,29 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(ringfence_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
+    let changes = PolicyChangeServer::new(changes::ChangeService::new(
+        context.changes.clone(),
+        context.boot_now_ns,
+    ))
+    .max_decoding_message_size(MAX_REQUEST);
     let agent = AgentServer::new(service::AgentService::new(context, cancel.clone()))
         .max_decoding_message_size(MAX_REQUEST);
-    let (incoming, path) = listener.into_parts();
+    // The name goes when this ends.
+    let (incoming, _name) = listener.into_parts();
     let served = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_max_header_list_size(MAX_HEADERS)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .timeout(REQUEST)
         .layer(InterceptorLayer::new(socket::check_peer))
         .add_service(agent)
+        .add_service(changes)
         .add_service(health_service.max_decoding_message_size(MAX_REQUEST))
         .add_service(reflection.max_decoding_message_size(MAX_REQUEST))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(incoming), cancel.cancelled_owned())
+        .serve_with_incoming_shutdown(connection::incoming(incoming), cancel.cancelled_owned())
         .await;
-    socket::remove(&path);
     Ok(served?)
 }

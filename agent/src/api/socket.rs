@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, Permissions},
     io::ErrorKind,
-    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,9 +12,9 @@ use tokio::{
     net::{UnixListener, UnixStream},
     time::timeout,
 };
-use tonic::{Request, Status, transport::server::UdsConnectInfo};
+use tonic::{Request, Status};
 
-use super::ApiError;
+use super::{ApiError, connection::Peer};
 
 /// How long to wait for another agent to accept; one that does not is alive all the same.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -23,18 +23,33 @@ const ANSWER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Listener {
     socket: UnixListener,
+    name: Name,
+}
+
+/// The name of a socket, which goes with it unless it is another's by then.
+#[derive(Debug)]
+pub(super) struct Name {
     path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| inode(&found) == self.inode) {
+            remove(&self.path);
+        }
+    }
 }
 
 impl Listener {
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.name.path
     }
 
-    pub(super) fn into_parts(self) -> (UnixListener, PathBuf) {
-        (self.socket, self.path)
+    pub(super) fn into_parts(self) -> (UnixListener, Name) {
+        (self.socket, self.name)
     }
 }
 
@@ -62,19 +77,29 @@ pub async fn bind(path: &Path) -> Result<Listener, ApiError> {
     let _stale = fs::remove_file(&fresh);
     let socket = UnixListener::bind(&fresh).map_err(failed)?;
     let placed = fs::set_permissions(&fresh, Permissions::from_mode(0o600))
-        .and_then(|()| fs::rename(&fresh, path));
-    if let Err(source) = placed {
-        remove(&fresh);
-        return Err(failed(source));
+        .and_then(|()| fs::symlink_metadata(&fresh))
+        .and_then(|made| fs::rename(&fresh, path).map(|()| inode(&made)));
+    match placed {
+        Ok(inode) => Ok(Listener {
+            socket,
+            name: Name {
+                path: path.to_owned(),
+                inode,
+            },
+        }),
+        Err(source) => {
+            remove(&fresh);
+            Err(failed(source))
+        }
     }
-    Ok(Listener {
-        socket,
-        path: path.to_owned(),
-    })
+}
+
+fn inode(found: &fs::Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
 }
 
 /// Removes the socket; it may be gone already.
-pub(super) fn remove(path: &Path) {
+fn remove(path: &Path) {
     if let Err(error) = fs::remove_file(path)
         && error.kind() != ErrorKind::NotFound
     {
@@ -84,11 +109,7 @@ pub(super) fn remove(path: &Path) {
 
 /// Lets root and the user of this process pass.
 pub(super) fn check_peer(request: Request<()>) -> Result<Request<()>, Status> {
-    let peer = request
-        .extensions()
-        .get::<UdsConnectInfo>()
-        .and_then(|info| info.peer_cred)
-        .map(|credentials| credentials.uid());
+    let peer = request.extensions().get::<Peer>().and_then(|peer| peer.uid);
     if permitted(peer, nix::unistd::geteuid().as_raw()) {
         return Ok(request);
     }

@@ -6,8 +6,8 @@ use ringfence_common::abi::rule::{DENY_EGRESS, DENY_INGRESS, DENY_LISTEN, SELECT
 use ringfence_policy::compile::{Compiled, Table};
 use ringfence_proto::v1;
 
-use super::{Context, convert::timestamp};
-use crate::config::Mode;
+use super::{Context, changes, convert::timestamp};
+use crate::{change::Pending, config::Mode};
 
 /// State of the agent.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct Status {
     pub controller_error: Option<String>,
     /// Why the newest policy is not in force, one reason a line; `None` when it is.
     pub policy_error: Option<String>,
+    /// The change that waits to be confirmed.
+    pub pending: Option<Pending>,
     /// What the kernel and the host offer.
     pub features: Vec<Feature>,
     /// Kernel programs.
@@ -132,6 +134,10 @@ pub(super) fn message(context: &Context) -> v1::GetStatusResponse {
         controller_endpoint: status.controller_endpoint.clone(),
         controller_error: status.controller_error.clone().unwrap_or_default(),
         restricted: count(restricted(&policy.compiled)),
+        pending_change: status
+            .pending
+            .as_ref()
+            .map(|pending| changes::pending(pending, (context.boot_now_ns)())),
     }
 }
 

@@ -477,7 +477,17 @@ async fn a_stale_socket_is_replaced_and_a_file_is_not() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("agent.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    assert_eq!(bind(&path).await.unwrap().path(), path);
+    let listener = bind(&path).await.unwrap();
+    assert_eq!(listener.path(), path);
+    // Its name goes with it, unless another has taken that.
+    drop(listener);
+    assert!(!path.exists());
+    let listener = bind(&path).await.unwrap();
+    fs::remove_file(&path).unwrap();
+    let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    drop(listener);
+    assert!(path.exists());
+    drop(other);
     fs::remove_file(&path).unwrap();
     fs::write(&path, "precious").unwrap();
     assert!(matches!(

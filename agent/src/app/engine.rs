@@ -9,7 +9,7 @@ mod write;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -21,7 +21,7 @@ use ringfence_policy::{
 };
 use tokio::sync::Notify;
 
-use super::{clock::Pair, containers, events::Question, last_good};
+use super::{clock::Pair, containers, events::Question, last_good, preview::Proposal};
 use crate::{
     api::{PolicySource, PolicyView},
     datapath::{Datapath, local_addresses},
@@ -164,6 +164,38 @@ impl Engine {
                 .is_some_and(|change| change <= now)
     }
 
+    /// What these documents would make of the host, and of the processes with these numbers.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn propose(&self, local: &[Document], tgids: &BTreeSet<u32>) -> Result<Proposal, String> {
+        let candidate = self.check(self.controller.as_ref(), local)?;
+        let foreseen = self
+            .resolver
+            .foresee(&candidate.set.workloads, &candidate.identities, tgids)
+            .map_err(|error| error.to_string())?;
+        let rules = candidate.set.policies.iter();
+        Ok(Proposal {
+            sizes: [
+                candidate.set.workloads.len(),
+                candidate.set.policies.len(),
+                rules.map(|policy| policy.rules.len()).sum(),
+            ],
+            compiled: candidate.compiled,
+            identities: candidate.identities,
+            warnings: candidate.warnings,
+            foreseen,
+        })
+    }
+
+    /// Whether these documents are valid together.
+    ///
+    /// # Errors
+    /// Every reason why not, one a line.
+    pub fn is_valid(&self, controller: Option<&Held>, local: &[Document]) -> Result<(), String> {
+        self.check(controller, local).map(drop)
+    }
+
     fn check(&self, controller: Option<&Held>, local: &[Document]) -> Result<Candidate, String> {
         let mut documents: Vec<Document> = local.to_vec();
         documents.extend(controller.iter().flat_map(|held| held.documents.clone()));
@@ -289,6 +321,12 @@ impl Engine {
         }
     }
 
+    /// Where state is kept that outlives the agent.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
     /// All repairs since the start.
     #[must_use]
     pub const fn repairs(&self) -> Repairs {
@@ -300,6 +338,11 @@ impl Engine {
         if let Err(error) = last_good::save(&self.state_dir, &self.local) {
             tracing::error!(%error, "the policy in force is not kept on disk");
         }
+        self.save_controllers();
+    }
+
+    /// The same without the documents of the policy directory, which are on trial.
+    pub fn save_controllers(&self) {
         let Some(held) = &self.controller else { return };
         if let Err(error) = cache::save(&self.state_dir, held) {
             tracing::error!(%error, "the policy in force is not kept on disk");

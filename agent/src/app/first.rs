@@ -5,9 +5,16 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow};
 use ringfence_policy::model::Document;
 
-use super::{documents, engine::Engine, last_good, refusals::Refusals};
+use super::{
+    changes::{self, Trial},
+    documents,
+    engine::Engine,
+    last_good,
+    refusals::Refusals,
+};
 use crate::{
     api::PolicySource,
+    change,
     config::Config,
     sync::{Held, cache},
 };
@@ -19,6 +26,10 @@ pub struct First {
     pub found: Result<Vec<Document>, String>,
     /// Why the last good documents are in force instead.
     pub refusals: Refusals,
+    /// The change that is on trial, which is in force instead.
+    pub trial: Option<Trial>,
+    /// What became of a change that was on trial.
+    pub note: Option<String>,
 }
 
 /// Puts the first policy into force.
@@ -27,6 +38,8 @@ pub struct First {
 /// The newest policy is refused and there is no earlier one that could stand in.
 pub fn first_policy(engine: &mut Engine, config: &Config) -> anyhow::Result<First> {
     let state = &config.agent.state_dir;
+    // Before the directory is read: a confirmed change may still have to be written.
+    let changes::Found { resumed, mut note } = changes::at_start(state, &config.agent.policy_dir);
     let held = config.controller.as_ref().and_then(|_| cached(state));
     let source = if held.is_some() {
         PolicySource::Cache
@@ -39,6 +52,28 @@ pub fn first_policy(engine: &mut Engine, config: &Config) -> anyhow::Result<Firs
         last.as_ref().is_some_and(|documents| !documents.is_empty())
     });
     let found = documents::read(&config.agent.policy_dir, guarded);
+    if let Some(journal) = resumed {
+        let local = change::documents(&config.agent.policy_dir, &journal.after);
+        match engine.apply(held.clone(), local, source) {
+            Ok(()) => {
+                let former = last.ok().flatten().or_else(|| found.clone().ok());
+                return Ok(First {
+                    found,
+                    refusals: Refusals::default(),
+                    trial: Some(Trial::resume(journal, former.unwrap_or_default())),
+                    note,
+                });
+            }
+            Err(error) => {
+                note = Some(format!(
+                    "the change that was on trial is rolled back: {error}"
+                ));
+                if let Err(error) = change::journal::remove(state) {
+                    tracing::error!(%error, "policy");
+                }
+            }
+        }
+    }
     let newest = found
         .clone()
         .and_then(|local| engine.apply(held.clone(), local, source));
@@ -46,6 +81,8 @@ pub fn first_policy(engine: &mut Engine, config: &Config) -> anyhow::Result<Firs
         return Ok(First {
             found,
             refusals: Refusals::default(),
+            trial: None,
+            note,
         });
     };
     let last = match last {
@@ -63,7 +100,12 @@ pub fn first_policy(engine: &mut Engine, config: &Config) -> anyhow::Result<Firs
         files: Some(error),
         ..Refusals::default()
     };
-    Ok(First { found, refusals })
+    Ok(First {
+        found,
+        refusals,
+        trial: None,
+        note,
+    })
 }
 
 fn cached(state_dir: &Path) -> Option<Held> {

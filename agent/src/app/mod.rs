@@ -4,6 +4,7 @@
 //! interfaces only read what those publish. A task that ends unexpectedly ends the agent with an error;
 //! enforcement goes on without it, because every hook is pinned.
 
+mod changes;
 mod clock;
 mod containers;
 mod documents;
@@ -13,6 +14,7 @@ mod first;
 mod last_good;
 mod newest;
 mod policy;
+mod preview;
 mod publish;
 mod refusals;
 mod revoke;
@@ -22,6 +24,7 @@ mod warnings;
 use std::{io::IsTerminal as _, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
+use ringfence_proto::text;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -35,13 +38,17 @@ use tracing_subscriber::{
 
 use crate::{
     api,
+    change::Command,
     config::{self, Config, LogFormat, Mode},
     metrics::{self, KernelCounts},
-    runtime, sync,
+    privileges, runtime, sync,
 };
 
 /// Questions about containers that wait at most.
 const CONTAINER_QUESTIONS: usize = 256;
+
+/// Commands of operators that wait at most.
+const COMMANDS: usize = 16;
 
 /// Time that tasks have to end after a signal.
 const GRACE: Duration = Duration::from_secs(5);
@@ -49,6 +56,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Runs the agent with the configuration at `path` until it is told to end.
 #[must_use]
 pub fn run_agent(path: &Path) -> ExitCode {
+    // First of all: nothing is read or started with more.
+    let dropped = privileges::drop_others();
     let config = match config::load(path) {
         Ok(config) => config,
         Err(error) => return fail(&anyhow!(error)),
@@ -56,6 +65,9 @@ pub fn run_agent(path: &Path) -> ExitCode {
     start_log(&config);
     for warning in &config.warnings {
         tracing::warn!(warning, "configuration");
+    }
+    if let Err(error) = dropped {
+        tracing::warn!(error, "privileges that are not needed could not be dropped");
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -78,22 +90,8 @@ pub fn run_agent(path: &Path) -> ExitCode {
     reason = "the last word of a daemon that could not start"
 )]
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("ringfence: {}", causes(error));
+    eprintln!("ringfence: {}", text::causes(error.as_ref()));
     ExitCode::FAILURE
-}
-
-/// The error and its causes in one text. A cause that the text before it tells already is left out: many
-/// messages hold theirs, in front of the remedy.
-fn causes(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
 }
 
 fn start_log(config: &Config) {
@@ -119,7 +117,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     // From now on: a reload while the agent starts must not end it.
     let hangup = signal(SignalKind::hangup())?;
     let started = start::start(&config).await?;
-    let context = context(&config, &started);
+    let (ask, commands) = mpsc::channel(COMMANDS);
+    let context = context(&config, &started, ask);
     // Held to the end: it keeps a second agent away.
     let _lock = started.lock;
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
@@ -191,6 +190,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
         unmatched: Vec::new(),
         found: started.first.found,
         refusals: started.first.refusals,
+        trial: started.first.trial,
+        note: started.first.note,
+        commands,
+        endpoints: started.listening,
         updates: received,
         adopted,
         asked,
@@ -216,8 +219,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 /// What the gRPC interface tells of.
-fn context(config: &Config, started: &start::Started) -> api::Context {
+fn context(
+    config: &Config,
+    started: &start::Started,
+    changes: mpsc::Sender<Command>,
+) -> api::Context {
     api::Context {
+        changes,
         status: started.published.status(),
         policy: started.published.policy(),
         failsafe: config.failsafe.clone().into(),
@@ -302,7 +310,8 @@ mod tests {
 
     use anyhow::anyhow;
 
-    use super::causes;
+    use ringfence_proto::text::causes;
+
     use crate::datapath::lock::LockError;
 
     #[test]
@@ -311,9 +320,9 @@ mod tests {
             path: PathBuf::from("/a/agent.lock"),
             source: std::io::ErrorKind::NotFound.into(),
         };
-        let told = causes(&anyhow!(lock).context("start"));
+        let told = causes(anyhow!(lock).context("start").as_ref());
         let expected = "start: cannot lock /a/agent.lock: entity not found; it must exist and be writable for the agent";
         assert_eq!(told, expected);
-        assert_eq!(causes(&anyhow!("b").context("a")), "a: b");
+        assert_eq!(causes(anyhow!("b").context("a").as_ref()), "a: b");
     }
 }

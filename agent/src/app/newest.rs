@@ -38,6 +38,10 @@ impl Task {
             return;
         }
         self.found = found;
+        if self.trial.is_some() {
+            tracing::info!("a change is on trial: the policy directory counts when that ends");
+            return;
+        }
         match self.found.clone() {
             Ok(wanted) => self.try_files(wanted).await,
             Err(error) => self.refusals.files = Some(error),
@@ -47,7 +51,18 @@ impl Task {
 
     async fn try_update(&mut self, held: Held) -> Result<(), String> {
         let local = self.engine.local().to_vec();
-        let waiting = self.found.clone().ok().filter(|found| *found != local);
+        if let Some(trial) = &self.trial
+            && let Err(error) = block_in_place(|| self.engine.is_valid(Some(&held), trial.former()))
+        {
+            let error = format!("not valid with the policy that a rollback returns to: {error}");
+            self.refusals.update = Some(RefusedUpdate {
+                held,
+                error: error.clone(),
+            });
+            return Err(error);
+        }
+        let waiting = self.found.clone().ok();
+        let waiting = waiting.filter(|found| self.trial.is_none() && *found != local);
         let mut together = None;
         if let Some(waiting) = waiting {
             let result = self

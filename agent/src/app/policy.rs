@@ -20,6 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    changes::{self, Trial},
     containers,
     engine::Engine,
     events::Question,
@@ -31,8 +32,9 @@ use super::{
 };
 use crate::{
     api::{ControllerState, PolicySource},
+    change::Command,
     datapath::{Counts, poll},
-    flow,
+    endpoints, flow,
     metrics::Metrics,
     runtime,
     sync::{Held, Phase, Update},
@@ -79,6 +81,14 @@ pub struct Task {
     pub runtimes: containers::Runtimes,
     /// Requests to read the policy directory, from before the start on.
     pub hangup: Signal,
+    /// The change that waits to be confirmed.
+    pub trial: Option<Trial>,
+    /// What became of the last one, where it was rolled back.
+    pub note: Option<String>,
+    /// What operators ask.
+    pub commands: mpsc::Receiver<Command>,
+    /// Where workloads listen.
+    pub endpoints: endpoints::Handle,
     /// Connections that are never ended.
     pub spared: revoke::Spared,
     /// Connections to end.
@@ -102,6 +112,7 @@ impl Task {
             .hash_in_background()
             .context("the thread that hashes executables")?;
         self.show_cgroups();
+        self.show_trial();
         // It may have changed since it was first read.
         self.read_files(false).await;
         loop {
@@ -116,6 +127,8 @@ impl Task {
                     self.show_cgroups();
                 }
                 Some(update) = self.updates.recv() => self.take_update(update).await,
+                Some(command) = self.commands.recv() => self.command(command).await,
+                () = changes::due(self.trial.as_ref().map(Trial::due_ns)) => self.time_is_up().await,
                 Some(question) = self.asked.recv() => self.judge(question),
                 Some(answer) = self.runtimes.answers.recv() => self.take_answers(answer),
                 () = containers::due(self.engine.resolver().next_container_question(), &self.runtimes.questions) => {
@@ -148,12 +161,19 @@ impl Task {
             self.refusals.renewal = None;
             self.applied(began.elapsed()).await;
             // Before the policy is acknowledged: a restart must not go back behind it.
-            block_in_place(|| self.engine.save());
+            block_in_place(|| {
+                if self.trial.is_some() {
+                    // A start must find the former one beside it.
+                    self.engine.save_controllers();
+                } else {
+                    self.engine.save();
+                }
+            });
         }
         result
     }
 
-    async fn applied(&mut self, took: Duration) {
+    pub(super) async fn applied(&mut self, took: Duration) {
         let generation = self.generation();
         let workloads = self.engine.resolver().inventory().workloads();
         tracing::info!(
@@ -331,6 +351,15 @@ impl Task {
         all.extend(containers);
         all.extend(crowd);
         all.extend_from_slice(&self.unmatched);
+        all.extend(self.note.clone());
+        if let (Some(trial), Ok(found)) = (&self.trial, &self.found)
+            && trial.is_overtaken(found)
+        {
+            all.push(
+                "the policy directory was changed while a change is on trial: it counts when that ends"
+                    .to_owned(),
+            );
+        }
         all
     }
 
@@ -338,7 +367,7 @@ impl Task {
         clippy::cast_possible_truncation,
         reason = "the kernel keeps the low half too"
     )]
-    fn generation(&mut self) -> u32 {
+    pub(super) fn generation(&mut self) -> u32 {
         self.engine.datapath().tables.generation() as u32
     }
 }

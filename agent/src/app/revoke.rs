@@ -4,10 +4,10 @@
 use std::collections::HashSet;
 
 use ringfence_common::abi::{
-    Direction, Event, FailsafeEntry, Verdict, event,
+    Direction, Event, FailsafeEntry, Identity, Verdict, event,
     event::Hook,
     socket::{PEER_VERIFIED, REVOKED},
-    tuple::TCP,
+    tuple::{ICMP, ICMPV6, TCP},
 };
 use ringfence_common::logic::failsafe;
 use ringfence_policy::{
@@ -56,10 +56,12 @@ pub struct Spared {
 }
 
 impl Spared {
-    fn covers(&self, flow: &Live, inbound: bool) -> bool {
+    /// Whether it lets a flow pass.
+    #[must_use]
+    pub fn covers(&self, flow: &Live) -> bool {
         let (remote, port) = (&flow.tuple.remote, flow.tuple.local_port);
-        let listed = |entry| failsafe::covers(entry, remote, TCP, port);
-        self.all || (inbound && self.failsafe.iter().any(listed))
+        let listed = |entry| failsafe::covers(entry, remote, flow.tuple.protocol, port);
+        self.all || (is_inbound(flow) && self.failsafe.iter().any(listed))
     }
 }
 
@@ -69,28 +71,9 @@ pub fn denied(live: &[Live], compiled: &Compiled, spared: &Spared) -> Vec<Target
     let now = clock::boot_now_ns();
     live.iter()
         .filter(|flow| flow.tuple.protocol == TCP)
+        .filter(|flow| !spared.covers(flow))
         .filter(|flow| {
-            let inbound = flow.decision.direction == Direction::Ingress as u8;
-            if spared.covers(flow, inbound) {
-                return false;
-            }
-            let query = Query {
-                local: flow.owner.identity,
-                direction: if inbound {
-                    Direction::Ingress
-                } else {
-                    Direction::Egress
-                },
-                peer: flow.decision.peer,
-                verified: flow.decision.flags & PEER_VERIFIED != 0,
-                peer_address: Some(flow.tuple.remote),
-                protocol: TCP,
-                port: if inbound {
-                    flow.tuple.local_port
-                } else {
-                    flow.tuple.remote_port
-                },
-            };
+            let query = query(flow, flow.owner.identity, flow.decision.peer);
             answer(compiled, &query, now).enforced.verdict == Verdict::Deny
         })
         .map(|flow| Target {
@@ -99,6 +82,35 @@ pub fn denied(live: &[Live], compiled: &Compiled, spared: &Spared) -> Vec<Target
             tuple: flow.tuple,
         })
         .collect()
+}
+
+/// What is asked about a live flow whose ends are these identities.
+#[must_use]
+pub fn query(flow: &Live, local: Identity, peer: Identity) -> Query {
+    let inbound = is_inbound(flow);
+    let icmp = matches!(flow.tuple.protocol, ICMP | ICMPV6);
+    Query {
+        local,
+        direction: if inbound {
+            Direction::Ingress
+        } else {
+            Direction::Egress
+        },
+        peer,
+        verified: flow.decision.flags & PEER_VERIFIED != 0,
+        peer_address: Some(flow.tuple.remote),
+        protocol: flow.tuple.protocol,
+        // Of ICMP the type, which stands where the peer's port is.
+        port: if inbound && !icmp {
+            flow.tuple.local_port
+        } else {
+            flow.tuple.remote_port
+        },
+    }
+}
+
+fn is_inbound(flow: &Live) -> bool {
+    flow.decision.direction == Direction::Ingress as u8
 }
 
 /// Ends what comes in.

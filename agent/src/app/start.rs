@@ -26,7 +26,7 @@ use crate::{
     api::{self, ControllerState, Feature, Hook, PolicySource, Status},
     config::{CgroupRoot, Config, Mode, Unselected},
     datapath::{
-        Counts, Datapath, Events, FlowMap, HOOKS, KernelLog, Options, features, lock, mount,
+        Counts, Datapath, Events, FlowMap, HOOKS, KernelLog, Options, detach, features, lock, mount,
     },
     endpoints, flow,
     identity::{Resolver, root},
@@ -75,11 +75,20 @@ pub struct Started {
     pub lock: lock::StateLock,
 }
 
-/// Starts everything but the tasks.
+/// Starts everything but the tasks. A first start that fails leaves no pins behind.
 ///
 /// # Errors
 /// One clear message that names the place and the remedy.
 pub async fn start(config: &Config) -> anyhow::Result<Started> {
+    let first = !config.agent.pin_dir.exists();
+    let started = attempt(config).await;
+    if started.is_err() && first {
+        detach::tidy(&config.agent.pin_dir);
+    }
+    started
+}
+
+async fn attempt(config: &Config) -> anyhow::Result<Started> {
     let features = features::probe();
     if let Some(missing) = features::missing(&features) {
         return Err(anyhow!(
@@ -98,16 +107,16 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         flow_entries: config.flows.flow_entries,
         debug: config.log.level >= tracing::Level::DEBUG,
     };
-    mount::bpffs(&options.pin_dir).context("[agent] pin-dir")?;
-    let lock = lock::state(&config.agent.state_dir)?;
-    let pins = lock::pins(&options.pin_dir)?;
-    let listener = api::bind(&config.api_socket).await?;
     let metrics_listener = match config.metrics {
         Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
             format!("metrics can't listen on {address}; change [metrics] listen")
         })?),
         None => None,
     };
+    let lock = lock::state(&config.agent.state_dir)?;
+    let listener = api::bind(&config.api_socket).await?;
+    mount::bpffs(&options.pin_dir).context("[agent] pin-dir")?;
+    let pins = lock::pins(&options.pin_dir)?;
     let mut resolver = Resolver::new(root.clone())?;
     match containers::load(&config.agent.state_dir) {
         Ok(kept) => resolver.remember_containers(kept),
@@ -134,7 +143,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
     // The sockets that are open have owners before they are judged, so that nobody is taken for someone else.
     engine.adopt_sockets();
     engine.datapath().attach()?;
-    engine.save();
+    save(&engine, &first);
     // Again for what was opened meanwhile.
     engine.adopt_sockets();
     for path in engine.datapath().retire_others()? {
@@ -159,7 +168,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
     let (flows, store) = flow::open(config.flows.capacity);
     let metrics = Metrics::new(flows.counters())?;
     publish(&published, &mut engine);
-    first.refusals.show(&published, &metrics);
+    show(&first, &published, &metrics);
     let held = engine.controller().cloned();
     let (listening, endpoints) = listening(&engine, &published, &directory)?;
     Ok(Started {
@@ -181,6 +190,24 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
         first,
         lock,
     })
+}
+
+/// Keeps the first policy for the next start, but for what is on trial.
+fn save(engine: &Engine, first: &First) {
+    if first.trial.is_some() {
+        engine.save_controllers();
+    } else {
+        engine.save();
+    }
+}
+
+/// Says what is not in force.
+fn show(first: &First, published: &Published, metrics: &Metrics) {
+    first.refusals.show(published, metrics);
+    if let Some(note) = &first.note {
+        tracing::warn!(note, "policy");
+        metrics.policy_rolled_back();
+    }
 }
 
 /// The task that looks where workloads listen.
@@ -299,6 +326,7 @@ fn status(config: &Config, root: &Path, features: Vec<features::Feature>) -> Sta
         controller_endpoint: String::new(),
         controller_error: None,
         policy_error: None,
+        pending: None,
         features: features
             .into_iter()
             .map(|feature| Feature {

@@ -1,10 +1,10 @@
 //! Commands, options and their help.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
-use ringfence_proto::v1;
+use ringfence_proto::{limits, v1};
 
 use crate::config::{DEFAULT_PATH, DEFAULT_SOCKET};
 
@@ -12,9 +12,10 @@ const EXIT_CODES: &str = "Exit codes:
   0  done
   1  the answer is no: the policy or the configuration is not valid, the flow that `explain` was asked about is
      denied, or the request was refused
-  2  wrong usage
+  2  wrong usage, or a question about what is not there
   3  the agent can't be reached
-  4  status: the host is not guarded, because programs are not attached";
+  4  status: the host is not guarded, because programs are not attached
+  5  policy apply --dry-run: the policy is valid, and would cut live flows or refuse listeners";
 
 /// eBPF host microsegmentation: which program may talk to which, enforced by the kernel.
 #[derive(Debug, Parser)]
@@ -42,8 +43,8 @@ pub(super) enum Command {
         /// Configuration file
         #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
         config: PathBuf,
-        /// Only check the configuration file and what it names on this host: cgroup-root, pin-dir, the
-        /// directories, and the controller's certificates
+        /// Only check the configuration file, what it names on this host (cgroup-root, pin-dir, the
+        /// directories, the controller's certificates) and what the kernel offers
         #[arg(long)]
         check: bool,
     },
@@ -64,7 +65,7 @@ pub(super) enum Command {
         #[command(flatten)]
         args: ExplainArgs,
     },
-    /// Check and list policies
+    /// Check, change and list policies
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// List workloads
@@ -93,8 +94,61 @@ pub(super) enum PolicyCommand {
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
-    /// List the policies in force
+    /// Put documents into force, and into the agent's policy directory (exit code 5: a dry run found what would be cut)
+    Apply {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        args: ApplyArgs,
+    },
+    /// Keep the change that `apply --confirm` has put on trial
+    Confirm(Place),
+    /// Undo the change that `apply --confirm` has put on trial
+    Rollback(Place),
+    /// List the policies in force, and say what is on trial
     List(Place),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ApplyArgs {
+    /// Files, or directories of *.toml: they are added to the policy directory or replace those of the same name
+    #[arg(required = true, value_name = "PATH")]
+    pub(super) paths: Vec<PathBuf>,
+    /// Put the change on trial: it is rolled back after this time (as in 60s, 10m or 1h; 24h at most) unless `ringfence
+    /// policy confirm` comes before
+    #[arg(long, value_name = "TIME", conflicts_with = "dry_run")]
+    pub(super) confirm: Option<Seconds>,
+    /// Change nothing; show which live flows would be cut and which listeners refused, and by what rule
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Remove the documents of the policy directory that are not named
+    #[arg(long)]
+    pub(super) prune: bool,
+}
+
+/// A time of the command line, in whole seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seconds(pub(super) u32);
+
+impl FromStr for Seconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let unit = text.find(|c: char| !c.is_ascii_digit());
+        let (number, unit) = text.split_at(unit.unwrap_or(text.len()));
+        let factor = match unit {
+            "s" => Some(1),
+            "m" => Some(60),
+            "h" => Some(3600),
+            _ => None,
+        };
+        let number = number.parse::<u32>().ok().zip(factor);
+        let seconds = number.and_then(|(number, factor)| number.checked_mul(factor));
+        let valid = seconds.filter(|it| (1..=limits::MAX_CONFIRM_SECONDS).contains(it));
+        valid
+            .map(Self)
+            .ok_or_else(|| "write a time from 1s to 24h, as in 60s, 10m or 1h".to_owned())
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -188,8 +242,8 @@ pub(super) struct ObserveArgs {
     /// What traffic follows
     #[arg(long)]
     pub(super) verdict: Vec<Verdict>,
-    /// What it would follow with the draft policies in force
-    #[arg(long)]
+    /// What it would follow with the draft policies in force: allow or deny
+    #[arg(long, value_parser = draft_verdict)]
     pub(super) draft_verdict: Vec<Verdict>,
     /// Who opened the flow
     #[arg(long)]
@@ -264,6 +318,18 @@ impl From<Event> for i32 {
             Event::Deny => v1::FlowEvent::Deny,
         };
         message.into()
+    }
+}
+
+fn draft_verdict(text: &str) -> Result<Verdict, String> {
+    match text {
+        "allow" => Ok(Verdict::Allow),
+        "deny" => Ok(Verdict::Deny),
+        "audit" => Err(
+            "no draft verdict is `audit`: it is an enforced deny that passes in draft mode; write --verdict audit, or              --draft-verdict deny"
+                .to_owned(),
+        ),
+        _ => Err("write allow or deny".to_owned()),
     }
 }
 

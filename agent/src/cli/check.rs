@@ -1,32 +1,84 @@
-//! `ringfence agent --check`: the configuration, and the places on this host that it names.
+//! `ringfence agent --check`: the configuration, the places on this host that it names, and what the kernel offers.
 //!
 //! Looks with the code of the start and changes nothing. What only a start can show is left to it: sockets
-//! that are in use, and what the kernel accepts.
+//! that are in use, and whether the kernel takes the programs.
 
 use std::{io, path::Path};
 
-use super::{CliError, block_on, note};
+use serde_json::json;
+
+use super::{CliError, args::Format, block_on, note, output::Output, words};
 use crate::{
     config::{self, CgroupRoot, Config},
-    datapath::mount,
+    datapath::{features, mount},
     identity::root,
     sync,
 };
 
-/// Checks the configuration at `path` and everything it names.
-pub(super) fn run(path: &Path) -> Result<(), CliError> {
+/// Checks the configuration at `path`, everything it names and the kernel, and says what was checked.
+pub(super) fn run(path: &Path, output: &mut Output) -> Result<(), CliError> {
     let config = config::load(path).map_err(CliError::Config)?;
     for warning in &config.warnings {
         note(&format!("warning: {warning}"));
     }
-    let problems = problems(&config)?;
-    if problems.is_empty() {
-        return Ok(());
+    let features = features::probe();
+    let mut problems = problems(&config)?;
+    let lacking = |required| {
+        let absent = features.iter().filter(|feature| !feature.present);
+        absent.filter(move |feature| feature.required == required)
+    };
+    problems.extend(lacking(true).map(|it| format!("this host: {}: {}", it.name, it.note)));
+    if !problems.is_empty() {
+        return Err(CliError::Unusable {
+            path: path.to_owned(),
+            problems,
+        });
     }
-    Err(CliError::Unusable {
-        path: path.to_owned(),
-        problems,
-    })
+    let checked = checked(path, &config);
+    if output.format_or(Format::Table) == Format::Json {
+        let features = features.iter().map(|feature| {
+            json!({
+                "name": feature.name,
+                "present": feature.present,
+                "required": feature.required,
+            })
+        });
+        return output.json(&json!({
+            "checked": checked,
+            "features": features.collect::<Vec<_>>(),
+            "warnings": config.warnings,
+        }));
+    }
+    for what in &checked {
+        output.line(&format!("ok: {}", words::clean(what)))?;
+    }
+    let present = features.iter().filter(|feature| feature.present);
+    let present: Vec<&str> = present.map(|feature| feature.name).collect();
+    output.line(&format!("ok: this host has {}", present.join(", ")))?;
+    for feature in lacking(false) {
+        output.line(&format!("absent: {}: {}", feature.name, feature.note))?;
+    }
+    output.line("not checked: sockets that are in use, and whether the kernel takes the programs")
+}
+
+/// What is in order.
+fn checked(path: &Path, config: &Config) -> Vec<String> {
+    let root = match &config.agent.cgroup_root {
+        CgroupRoot::Auto => "auto".into(),
+        CgroupRoot::Path(path) => path.display().to_string(),
+    };
+    let mut checked = vec![
+        format!("configuration {}", path.display()),
+        format!("cgroup-root {root}"),
+        format!("pin-dir {}", config.agent.pin_dir.display()),
+        format!("state-dir {}", config.agent.state_dir.display()),
+        format!("policy-dir {}", config.agent.policy_dir.display()),
+        format!("socket {}", config.api_socket.display()),
+    ];
+    if config.controller.is_some() {
+        checked.push("certificates of the controller".to_owned());
+    }
+    checked
 }
 
 /// All that would stop the agent on this host, each with its key.

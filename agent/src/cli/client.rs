@@ -19,6 +19,12 @@ pub(super) const ANSWER: Duration = Duration::from_secs(10);
 
 /// Connects to the agent at `socket`.
 pub(super) async fn connect(socket: &Path) -> Result<AgentClient<Channel>, CliError> {
+    let channel = channel(socket, ANSWER).await?;
+    Ok(AgentClient::new(channel).max_decoding_message_size(MAX_ANSWER))
+}
+
+/// A connection on which an answer may take so long to begin.
+pub(super) async fn channel(socket: &Path, answer: Duration) -> Result<Channel, CliError> {
     let unreachable = |source| CliError::Unreachable {
         socket: socket.to_owned(),
         source,
@@ -30,13 +36,12 @@ pub(super) async fn connect(socket: &Path) -> Result<AgentClient<Channel>, CliEr
         .map_err(unreachable)?;
     let path: Arc<Path> = Arc::from(socket);
     // The address is never used: the connector goes to the socket.
-    let channel = Endpoint::from_static("http://agent.invalid")
-        .timeout(ANSWER)
+    Endpoint::from_static("http://agent.invalid")
+        .timeout(answer)
         .connect_with_connector(service_fn(move |_| {
             let path = Arc::clone(&path);
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
         }))
         .await
-        .map_err(|error| unreachable(io::Error::other(error)))?;
-    Ok(AgentClient::new(channel).max_decoding_message_size(MAX_ANSWER))
+        .map_err(|error| unreachable(io::Error::other(error)))
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use ringfence_proto::text::counted;
 use serde_json::{Value, json};
 
 use super::{
@@ -56,7 +57,9 @@ fn headline(pin_dir: &Path, detached: &Detached) -> String {
     if hooks + maps == 0 {
         return format!("Nothing to remove: no hooks and maps are pinned below {directory}");
     }
-    format!("Enforcement has ended: {hooks} hooks and {maps} maps removed below {directory}")
+    let hooks = counted(hooks, "hook", "hooks");
+    let maps = counted(maps, "map", "maps");
+    format!("Enforcement has ended: {hooks} and {maps} removed below {directory}")
 }
 
 /// One for each cgroup; the maps stand in the first.

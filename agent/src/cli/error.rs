@@ -35,6 +35,12 @@ pub enum CliError {
     /// The agent refused the request.
     #[error("{0}")]
     Refused(String),
+    /// What was asked for is not there, or is no question.
+    #[error("{0}")]
+    Usage(String),
+    /// A change would cut what is live; by what was written already.
+    #[error("the change would cut what is live")]
+    Cuts,
     /// The answer can't be written.
     #[error("the answer can't be written: {0}")]
     Output(#[source] io::Error),
@@ -80,10 +86,12 @@ impl CliError {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
+            Self::Cuts => 5,
             Self::NotGuarded => 4,
             Self::Unreachable { .. } | Self::Silent | Self::Broken(_) => 3,
             // Nothing of that name, or nothing that may be read.
-            Self::Documents(ReadError::Missing(_) | ReadError::Unreadable { .. }) => 2,
+            Self::Usage(_)
+            | Self::Documents(ReadError::Missing(_) | ReadError::Unreadable { .. }) => 2,
             Self::Documents(
                 ReadError::Empty(_) | ReadError::Document { .. } | ReadError::TooLarge(_),
             )
@@ -102,11 +110,12 @@ impl CliError {
     #[must_use]
     pub fn text(&self) -> Option<String> {
         match self {
-            Self::PolicyInvalid | Self::Denied | Self::NotGuarded => None,
+            Self::PolicyInvalid | Self::Denied | Self::NotGuarded | Self::Cuts => None,
             Self::Unreachable { .. }
             | Self::Silent
             | Self::Broken(_)
             | Self::Refused(_)
+            | Self::Usage(_)
             | Self::Output(_)
             | Self::Documents(_)
             | Self::Config(_)
@@ -138,6 +147,13 @@ impl From<tonic::Status> for CliError {
         if status.code() == tonic::Code::Cancelled && text == "Timeout expired" {
             return Self::Silent;
         }
+        // What names nothing, or can't be read: the question is wrong, not the answer.
+        if matches!(
+            status.code(),
+            tonic::Code::InvalidArgument | tonic::Code::NotFound
+        ) {
+            return Self::Usage(super::words::clean_lines(status.message()));
+        }
         // A connection that breaks off comes as `Unknown`; the agent itself never answers so.
         if matches!(
             status.code(),
@@ -145,7 +161,8 @@ impl From<tonic::Status> for CliError {
         ) {
             Self::Broken(text)
         } else {
-            Self::Refused(text)
+            // Reasons may stand one a line.
+            Self::Refused(super::words::clean_lines(status.message()))
         }
     }
 }

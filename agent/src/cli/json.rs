@@ -36,7 +36,7 @@ pub(super) fn flow(flow: &v1::Flow) -> Value {
     })
 }
 
-pub(super) fn status(status: &v1::GetStatusResponse) -> Value {
+pub(super) fn status(status: &v1::GetStatusResponse, headline: &str) -> Value {
     let features = status.features.iter().map(|feature| {
         json!({
             "name": feature.name,
@@ -54,6 +54,7 @@ pub(super) fn status(status: &v1::GetStatusResponse) -> Value {
         })
     });
     json!({
+        "headline": headline,
         "version": status.version,
         "started": words::time(status.started.as_ref()),
         "cgroup_root": status.cgroup_root,
@@ -66,6 +67,7 @@ pub(super) fn status(status: &v1::GetStatusResponse) -> Value {
         "controller_endpoint": status.controller_endpoint,
         "controller_error": status.controller_error,
         "policy_error": status.policy_error,
+        "pending_change": status.pending_change.as_ref().map(change),
         "features": features.collect::<Vec<_>>(),
         "hooks": hooks.collect::<Vec<_>>(),
         "counts": status.counts,
@@ -74,6 +76,17 @@ pub(super) fn status(status: &v1::GetStatusResponse) -> Value {
         "restricted": status.restricted,
         "live_flows": status.live_flows,
         "warnings": status.warnings,
+    })
+}
+
+/// A change of policy that is or was on trial.
+pub(super) fn change(change: &v1::PendingChange) -> Value {
+    json!({
+        "applied": words::time(change.applied.as_ref()),
+        "seconds_left": change.seconds_left,
+        "uid": change.uid,
+        "changed": change.changed,
+        "removed": change.removed,
     })
 }
 
@@ -209,7 +222,7 @@ fn end(end: &v1::FlowEnd) -> Value {
     })
 }
 
-fn decision(decision: &v1::Decision) -> Value {
+pub(super) fn decision(decision: &v1::Decision) -> Value {
     json!({
         "verdict": words::verdict(decision.verdict),
         "reason": decision.reason,

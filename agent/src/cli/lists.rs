@@ -5,7 +5,7 @@ use std::path::Path;
 use ringfence_proto::v1;
 use serde_json::Value;
 
-use super::{CliError, args::Format, client, json, output::Output, words};
+use super::{CliError, apply, args::Format, client, json, note, output::Output, words};
 
 /// Names in one cell at most.
 const NAMES: usize = 3;
@@ -16,6 +16,15 @@ pub(super) async fn policies(socket: &Path, output: &mut Output) -> Result<(), C
         .list_policies(v1::ListPoliciesRequest {})
         .await?
         .into_inner();
+    let status = client.get_status(v1::GetStatusRequest {}).await?;
+    if let Some(change) = &status.into_inner().pending_change {
+        // Beside the list, which has one form whatever is pending.
+        note(&format!(
+            "on trial: {}; rolled back in {} s unless you run `ringfence policy confirm`",
+            apply::names(change),
+            change.seconds_left
+        ));
+    }
     if output.format_or(Format::Table) == Format::Json {
         return output.json(&answer.policies.iter().map(json::policy).collect::<Value>());
     }

@@ -4,6 +4,7 @@
 //! which refuses where one runs. Writes answers to standard output and everything else to standard
 //! error. Text that comes from processes is cleaned of control characters before it reaches a terminal.
 
+mod apply;
 mod args;
 mod check;
 mod client;
@@ -37,6 +38,8 @@ use args::{Command, EndpointCommand, IdentityCommand, PolicyCommand, WorkloadCom
 pub use error::CliError;
 use output::Output;
 
+use crate::privileges;
+
 /// Runs the command line of this process. `run_agent` runs the daemon with the configuration at a path
 /// until it ends.
 #[must_use]
@@ -57,7 +60,15 @@ pub fn main(run_agent: impl FnOnce(&Path) -> ExitCode) -> ExitCode {
 fn run(cli: &Cli) -> Result<(), CliError> {
     let mut output = Output::stdout(cli.output);
     match &cli.command {
-        Command::Agent { config, .. } => check::run(config)?,
+        Command::Agent { config, .. } => {
+            // What may be written is asked with the rights that the agent will have.
+            if let Err(error) = privileges::drop_others() {
+                note(&format!(
+                    "warning: privileges could not be dropped: {error}"
+                ));
+            }
+            check::run(config, &mut output)?;
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "ringfence", &mut script);
@@ -75,6 +86,15 @@ fn run(cli: &Cli) -> Result<(), CliError> {
         },
         Command::Policy(PolicyCommand::List(place)) => {
             block_on(lists::policies(&place.socket, &mut output))?;
+        }
+        Command::Policy(PolicyCommand::Apply { place, args }) => {
+            block_on(apply::apply(&place.socket, args, &mut output))?;
+        }
+        Command::Policy(PolicyCommand::Confirm(place)) => {
+            block_on(apply::confirm(&place.socket, &mut output))?;
+        }
+        Command::Policy(PolicyCommand::Rollback(place)) => {
+            block_on(apply::rollback(&place.socket, &mut output))?;
         }
         Command::Workload(WorkloadCommand::List {
             place,

@@ -8,6 +8,7 @@ use ringfence_policy::{
     model::{Document, PolicySet},
     parse::{Diagnostic, lint, parse},
 };
+use ringfence_proto::text::counted;
 use serde_json::json;
 use time::OffsetDateTime;
 
@@ -81,10 +82,6 @@ fn find(documents: &[Document]) -> Findings {
             counted(documents.len(), "document", "documents")
         ),
     }
-}
-
-fn counted(number: usize, one: &str, more: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { more })
 }
 
 /// Compiles as an agent would; identities of a deployment with a controller may be others.

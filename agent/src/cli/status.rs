@@ -5,7 +5,7 @@ use std::path::Path;
 use ringfence_proto::v1;
 
 use super::{
-    CliError,
+    CliError, apply,
     args::Format,
     client, json,
     output::{Colour, Output, columns},
@@ -19,11 +19,8 @@ pub(super) async fn run(socket: &Path, output: &mut Output) -> Result<(), CliErr
         .await?
         .into_inner();
     match output.format_or(Format::Table) {
-        Format::Json => output.json(&json::status(&status))?,
-        Format::Compact => {
-            let text = headline(&status, output);
-            output.line(&text)?;
-        }
+        Format::Json => output.json(&json::status(&status, &headline(&status).1))?,
+        Format::Compact => title(&status, output)?,
         Format::Table => table(&status, output)?,
     }
     if is_guarded(&status) {
@@ -37,17 +34,23 @@ fn is_guarded(status: &v1::GetStatusResponse) -> bool {
     !status.hooks.is_empty() && status.hooks.iter().all(|hook| hook.attached)
 }
 
+fn title(status: &v1::GetStatusResponse, output: &mut Output) -> Result<(), CliError> {
+    let (colour, text) = headline(status);
+    let text = output.style.paint(colour, &text);
+    output.line(&text)
+}
+
 /// Whether traffic is judged, by what, and what happens to what is denied.
-fn headline(status: &v1::GetStatusResponse, output: &Output) -> String {
+fn headline(status: &v1::GetStatusResponse) -> (Colour, String) {
     if !is_guarded(status) {
         let missing = status.hooks.iter().filter(|hook| !hook.attached).count();
         let text = format!(
             "NOT GUARDED: {missing} of {} programs are not attached",
             status.hooks.len()
         );
-        return output.style.paint(Colour::Bad, &text);
+        return (Colour::Bad, text);
     }
-    let (colour, mut text) = match status.mode.as_str() {
+    let (mut colour, mut text) = match status.mode.as_str() {
         "enforce" if status.restricted > 0 => (Colour::Good, "ENFORCING".to_owned()),
         "enforce" if status.policies == 0 => {
             let text = "NO POLICY: nothing is restricted";
@@ -62,16 +65,20 @@ fn headline(status: &v1::GetStatusResponse, output: &Output) -> String {
             (Colour::Warning, text)
         }
     };
-    if status.policy_error.is_empty() {
-        return output.style.paint(colour, &text);
+    if let Some(change) = &status.pending_change {
+        colour = Colour::Warning;
+        let left = change.seconds_left;
+        text = format!("{text} (change on trial: rolled back in {left} s unless confirmed)");
     }
-    text += " (newest policy refused)";
-    output.style.paint(Colour::Bad, &text)
+    if !status.policy_error.is_empty() {
+        colour = Colour::Bad;
+        text += " (newest policy refused)";
+    }
+    (colour, text)
 }
 
 fn table(status: &v1::GetStatusResponse, output: &mut Output) -> Result<(), CliError> {
-    let text = headline(status, output);
-    output.line(&text)?;
+    title(status, output)?;
     let mut rows = vec![
         pair("Version", &status.version),
         pair("Started", &words::time(status.started.as_ref())),
@@ -92,6 +99,15 @@ fn table(status: &v1::GetStatusResponse, output: &mut Output) -> Result<(), CliE
             status.controller_state, status.controller_endpoint, status.controller_generation
         );
         rows.push(pair("Controller", &text));
+    }
+    if let Some(change) = &status.pending_change {
+        let text = format!(
+            "{}; by user {} at {}",
+            apply::names(change),
+            change.uid,
+            words::time(change.applied.as_ref())
+        );
+        rows.push(pair("On trial", &text));
     }
     output.line(&columns(None, rows))?;
     reasons("Policy refused", &status.policy_error, output)?;

@@ -98,6 +98,118 @@ fn only_commands_that_ask_the_agent_take_its_socket() {
     }
 }
 
+#[test]
+fn a_draft_verdict_that_can_not_be_is_refused_with_the_reason() {
+    let parse =
+        |verdict: &str| Cli::try_parse_from(["ringfence", "observe", "--draft-verdict", verdict]);
+    assert!(parse("allow").is_ok() && parse("deny").is_ok());
+    let error = parse("audit").unwrap_err().to_string();
+    assert!(error.contains("passes in draft mode"), "{error}");
+    assert!(error.contains("--verdict audit"), "{error}");
+    assert!(parse("maybe").is_err());
+    assert!(Cli::try_parse_from(["ringfence", "observe", "--verdict", "audit"]).is_ok());
+}
+
+#[test]
+fn times_of_a_trial_are_written_with_their_unit() {
+    let parse = |time: &str| {
+        let words = ["ringfence", "policy", "apply", "a.toml", "--confirm", time];
+        let cli = Cli::try_parse_from(words).ok()?;
+        let Command::Policy(PolicyCommand::Apply { args, .. }) = cli.command else {
+            return None;
+        };
+        args.confirm.map(|time| time.0)
+    };
+    for (text, seconds) in [
+        ("1s", Some(1)),
+        ("60s", Some(60)),
+        ("10m", Some(600)),
+        ("24h", Some(86_400)),
+        ("25h", None),
+        ("0s", None),
+        ("60", None),
+        ("-1s", None),
+        ("1.5m", None),
+        ("s", None),
+        ("99999999999h", None),
+        ("4294967295h", None),
+        ("", None),
+    ] {
+        assert_eq!(parse(text), seconds, "{text}");
+    }
+    let both = ["policy", "apply", "a", "--confirm", "1s", "--dry-run"];
+    let both = Cli::try_parse_from(["ringfence"].iter().chain(&both));
+    assert!(
+        both.is_err(),
+        "a dry run changes nothing that could be confirmed"
+    );
+    let none = Cli::try_parse_from(["ringfence", "policy", "apply"]);
+    assert!(none.is_err());
+}
+
+#[tokio::test]
+async fn what_is_no_question_is_wrong_usage() {
+    let fixture = Fixture::start().await;
+    let ask = async |from: &str, to: &str, protocol: &str| {
+        let args = args::ExplainArgs {
+            from: Some(from.to_owned()),
+            pid: None,
+            to: Some(to.to_owned()),
+            port: Some(5432),
+            protocol: protocol.to_owned(),
+        };
+        let output = &mut Written::default().output(None);
+        explain::run(&fixture.path, &args, output)
+            .await
+            .unwrap_err()
+    };
+    for (from, to, protocol) in [
+        ("nobody", "db", "tcp"),
+        ("web@here", "db", "tcp"),
+        ("web", "db", "carrier-pigeon"),
+        ("10.0.0.1", "10.0.0.2", "tcp"),
+    ] {
+        let error = ask(from, to, protocol).await;
+        assert_eq!(error.exit_code(), 2, "{from} {to} {protocol}: {error}");
+        assert!(error.text().is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_change_on_trial_is_in_the_first_line_and_in_json() {
+    let fixture = Fixture::start().await;
+    fixture.change(|status| {
+        status.policy_error = None;
+        status.pending = Some(crate::change::Pending {
+            applied: std::time::UNIX_EPOCH,
+            // The fixture's clock stands at 10.
+            until_ns: 41_000_000_010,
+            uid: 7,
+            changed: vec!["web.toml".to_owned()],
+            removed: vec!["old.toml".to_owned()],
+        });
+    });
+    let ask = async |format| {
+        let written = Written::default();
+        status::run(&fixture.path, &mut written.output(format))
+            .await
+            .unwrap();
+        written.text()
+    };
+    let headline = "ENFORCING (change on trial: rolled back in 41 s unless confirmed)";
+    assert_eq!(ask(Some(Format::Compact)).await, format!("{headline}\n"));
+    let table = ask(None).await;
+    assert!(table.starts_with(headline), "{table}");
+    assert!(table.contains("web.toml, -old.toml; by user 7"), "{table}");
+    let value: serde_json::Value = serde_json::from_str(&ask(Some(Format::Json)).await).unwrap();
+    assert_eq!(value.pointer("/headline").unwrap(), headline);
+    assert_eq!(value.pointer("/pending_change/seconds_left").unwrap(), 41);
+    fixture.change(|status| status.pending = None);
+    let value: serde_json::Value = serde_json::from_str(&ask(Some(Format::Json)).await).unwrap();
+    assert_eq!(value.pointer("/headline").unwrap(), "ENFORCING");
+    assert!(value.pointer("/pending_change").unwrap().is_null());
+}
+
 #[tokio::test]
 async fn observe_writes_one_line_per_record() {
     let fixture = Fixture::start().await;
@@ -508,7 +620,8 @@ fn a_check_names_everything_that_the_start_would_refuse_and_changes_nothing() {
     let text = "[agent]\ncgroup-root = \"nowhere\"\npin-dir = \"pins\"\nstate-dir = \"/dev/null/state\"\n\
         policy-dir = \"agent.toml\"\n[failsafe]\ninbound = [{ ports = [\"22/tcp\"], from = [\"10.0.0.0/8\"] }]\n[controller]\nendpoints = [\"https://c:1\"]\nca = \"ca\"\ncert = \"c\"\nkey = \"k\"\n";
     fs::write(&path, text).unwrap();
-    let error = check::run(&path).unwrap_err();
+    let output = &mut Written::default().output(None);
+    let error = check::run(&path, output).unwrap_err();
     assert_eq!(error.exit_code(), 1);
     let text = error.text().unwrap();
     let lines: Vec<&str> = text.lines().collect();
@@ -538,7 +651,23 @@ fn a_check_passes_what_the_start_would_make() {
         policy-dir = \"policy.d\"\n[api]\nunix = \"run/agent.sock\"\n\
         [failsafe]\ninbound = [{ ports = [\"22/tcp\"], from = [\"10.0.0.0/8\"] }]\n";
     fs::write(&path, text).unwrap();
-    check::run(&path).unwrap();
+    let written = Written::default();
+    check::run(&path, &mut written.output(None)).unwrap();
+    let text = written.text();
+    for expected in [
+        format!("ok: configuration {}\n", path.display()),
+        "ok: cgroup-root auto\n".to_owned(),
+        "ok: pin-dir /sys/fs/bpf/ringfence-check\n".to_owned(),
+        "ok: this host has ".to_owned(),
+        "not checked: ".to_owned(),
+    ] {
+        assert!(text.contains(&expected), "{expected}\n{text}");
+    }
+    assert!(text.contains("cap-bpf") && text.contains("btf"), "{text}");
+    let written = Written::default();
+    check::run(&path, &mut written.output(Some(Format::Json))).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&written.text()).unwrap();
+    assert!(value.pointer("/features/0/present").unwrap().is_boolean());
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     assert!(!PathBuf::from("/sys/fs/bpf/ringfence-check").exists());
 }

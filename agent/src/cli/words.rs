@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use prost_types::Timestamp;
-pub(super) use ringfence_proto::text::clean;
+pub(super) use ringfence_proto::text::{clean, clean_lines};
 use ringfence_proto::v1;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 

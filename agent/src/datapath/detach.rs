@@ -108,6 +108,23 @@ pub struct Hook {
     pub cgroup: Option<PathBuf>,
 }
 
+/// Removes what a start has made below `pin_dir` that failed before anything was attached. Where something
+/// judges traffic, all of it stays.
+pub fn tidy(pin_dir: &Path) {
+    let Ok(versions) = pins::versions(pin_dir) else {
+        return;
+    };
+    let attached = versions.iter().any(|(_, version)| {
+        fs::read_dir(version.join(pins::LINKS)).is_ok_and(|mut links| links.next().is_some())
+    });
+    if attached {
+        return;
+    }
+    if let Err(error) = detach(pin_dir, None) {
+        tracing::warn!(%error, "what a start has made that failed is not removed");
+    }
+}
+
 /// Removes the hooks and maps of every version below `pin_dir`; `state_dir` is the agent's, if that
 /// is known. When it returns, nothing that was pinned there judges traffic any more.
 ///

@@ -68,7 +68,12 @@ impl TryFrom<v1::FlowFilter> for Filter {
             workloads: raw.workload,
             ports: list("port", raw.port, 0..=65_535, "use 0 to 65535")?,
             verdicts: list("verdict", raw.verdict, 1..=3, verdict)?,
-            draft_verdicts: list("draft_verdict", raw.draft_verdict, 1..=3, verdict)?,
+            draft_verdicts: list(
+                "draft_verdict",
+                raw.draft_verdict,
+                1..=2,
+                "use allow (1) or deny (2): audit is an enforced deny that passes in draft mode, so it is no draft verdict",
+            )?,
             directions: list(
                 "direction",
                 raw.direction,

@@ -291,7 +291,7 @@ fn all_fields_of_a_filter_must_match_and_any_value_of_a_field() {
         workload: vec!["web".to_owned()],
         port: vec![1, 5432],
         verdict: vec![1],
-        draft_verdict: vec![2, 3],
+        draft_verdict: vec![1, 2],
         direction: vec![1],
         protocol: vec![6],
         address: vec!["10.0.0.0/8".to_owned()],
@@ -335,7 +335,7 @@ fn bad_filters_name_the_field() {
         ),
         (
             v1::FlowFilter {
-                draft_verdict: vec![-1],
+                draft_verdict: vec![3],
                 ..v1::FlowFilter::default()
             },
             "draft_verdict",

@@ -61,7 +61,7 @@ pub use error::IdentityError;
 pub use executables::HASH_LIMIT;
 pub use groups::{Crowd, Groups};
 pub use inventory::Inventory;
-pub use resolver::Resolver;
+pub use resolver::{Foreseen, Resolver};
 pub use scripts::scripts;
 pub use tables::Tables;
 pub use ties::{OnTie, Tie};

@@ -30,6 +30,10 @@ use super::{
     watch::Watcher,
 };
 
+mod foresee;
+
+pub use foresee::Foreseen;
+
 /// How often to rescan while not everything can be watched.
 const RESCAN: Duration = Duration::from_secs(1);
 

@@ -49,6 +49,8 @@ pub struct Metrics {
     policy_apply: Histogram,
     policy_refused: IntCounter,
     newest_policy_refused: IntGauge,
+    policy_change_pending: IntGauge,
+    policy_rolled_back: IntCounter,
     workloads: IntGauge,
     controller_connected: IntGauge,
     hooks_reattached: IntCounter,
@@ -83,6 +85,14 @@ impl Metrics {
                 "ringfence_newest_policy_refused",
                 "1 while the newest policy is refused and an earlier one is in force.",
             )?,
+            policy_change_pending: IntGauge::new(
+                "ringfence_policy_change_pending",
+                "1 while a change of policy waits to be confirmed.",
+            )?,
+            policy_rolled_back: IntCounter::new(
+                "ringfence_policy_rolled_back_total",
+                "Changes of policy that were rolled back because nobody confirmed them.",
+            )?,
             workloads: IntGauge::new("ringfence_workloads", "Workloads of the policy in force.")?,
             controller_connected: IntGauge::new(
                 "ringfence_controller_connected",
@@ -105,11 +115,13 @@ impl Metrics {
             .const_label("version", env!("CARGO_PKG_VERSION")),
         )?;
         build.set(1);
-        let collectors: [Box<dyn Collector>; 9] = [
+        let collectors: [Box<dyn Collector>; 11] = [
             Box::new(metrics.policy_generation.clone()),
             Box::new(metrics.policy_apply.clone()),
             Box::new(metrics.policy_refused.clone()),
             Box::new(metrics.newest_policy_refused.clone()),
+            Box::new(metrics.policy_change_pending.clone()),
+            Box::new(metrics.policy_rolled_back.clone()),
             Box::new(metrics.workloads.clone()),
             Box::new(metrics.controller_connected.clone()),
             Box::new(metrics.hooks_reattached.clone()),
@@ -138,6 +150,16 @@ impl Metrics {
     /// The newest policy is refused, or in force.
     pub fn newest_policy_refused(&self, refused: bool) {
         self.newest_policy_refused.set(i64::from(refused));
+    }
+
+    /// A change waits to be confirmed, or none does.
+    pub fn policy_change_pending(&self, pending: bool) {
+        self.policy_change_pending.set(i64::from(pending));
+    }
+
+    /// A change was rolled back by itself.
+    pub fn policy_rolled_back(&self) {
+        self.policy_rolled_back.inc();
     }
 
     /// The stream to the controller is open, or not.

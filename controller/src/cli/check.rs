@@ -27,10 +27,10 @@ pub(super) fn run(path: &Path) -> Result<()> {
     }
     writeln!(
         out,
-        "valid: {} documents, {} workloads, {} policies in {}",
-        documents.len(),
-        set.workloads.len(),
-        set.policies.len(),
+        "valid: {}, {}, {} in {}",
+        text::counted(documents.len(), "document", "documents"),
+        text::counted(set.workloads.len(), "workload", "workloads"),
+        text::counted(set.policies.len(), "policy", "policies"),
         config.policy_dir.display()
     )?;
     Ok(())

@@ -8,10 +8,11 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use hyper_util::rt::TokioIo;
+use ringfence_proto::text::causes;
 use tokio::net::UnixStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use crate::{config::DEFAULT_LISTEN, serve::causes};
+use crate::config::DEFAULT_LISTEN;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 

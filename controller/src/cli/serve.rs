@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Config, serve::Controller};
+use crate::{config::Config, listen::tls::MAX_HANDSHAKES, serve::Controller};
 
 pub(super) async fn run(path: &Path) -> Result<()> {
     let config = Config::load(path)?;
@@ -73,12 +73,12 @@ fn notify(state: &[NotifyState<'_>]) {
     }
 }
 
-/// One file per agent, and some for everything else: the usual soft limit is 1024.
+/// One file per agent and per handshake, and some for everything else: the usual soft limit is 1024.
 fn raise_open_files(max_agents: usize) {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return;
     };
-    let wanted = max_agents as u64 + 256;
+    let wanted = (max_agents + MAX_HANDSHAKES) as u64 + 256;
     let raised = wanted.max(soft).min(hard);
     if setrlimit(Resource::RLIMIT_NOFILE, raised, hard).is_err() || raised < wanted {
         tracing::warn!(

@@ -2,6 +2,7 @@
 //! handshake fails without a word.
 
 use std::{
+    collections::VecDeque,
     fs, io,
     net::SocketAddr,
     path::Path,
@@ -9,10 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ringfence_proto::text::causes;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
 use tokio_rustls::{
@@ -28,10 +30,12 @@ use tokio_rustls::{
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::ListenError;
-use crate::{config::Tls, serve::causes};
+use crate::config::Tls;
 
 /// A handshake that takes longer is not one.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Handshakes under way at a time. Anybody can begin one: who comes beyond that takes the place of the oldest.
+pub const MAX_HANDSHAKES: usize = 512;
 /// Between two warnings: anybody can cause them.
 const QUIET: Duration = Duration::from_secs(10);
 /// Pause after a failed accept (out of file descriptors).
@@ -47,7 +51,7 @@ type Secured = io::Result<TlsStream<TcpStream>>;
 /// # Errors
 /// One of them cannot be read, or they do not belong together.
 pub fn acceptor(tls: &Tls) -> Result<TlsAcceptor, ListenError> {
-    let unusable = |error: &dyn std::error::Error| ListenError::Tls(causes(error));
+    let unusable = |error: &(dyn std::error::Error + 'static)| ListenError::Tls(causes(error));
     let provider = Arc::new(default_provider());
     let mut authorities = RootCertStore::empty();
     for certificate in certificates(&tls.client_ca)? {
@@ -80,6 +84,7 @@ pub fn incoming(listener: TcpListener, acceptor: TlsAcceptor) -> ReceiverStream<
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, ready: mpsc::Sender<Secured>) {
     let mut handshakes = JoinSet::new();
+    let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();
     let mut refusals = Refusals::default();
     loop {
         tokio::select! {
@@ -91,11 +96,19 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, ready: mpsc::Sende
             }
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
+                    if oldest_first.len() >= MAX_HANDSHAKES {
+                        oldest_first.retain(|handshake| !handshake.is_finished());
+                    }
+                    if oldest_first.len() >= MAX_HANDSHAKES
+                        && let Some(oldest) = oldest_first.pop_front()
+                    {
+                        oldest.abort();
+                    }
                     let (acceptor, ready) = (acceptor.clone(), ready.clone());
-                    let _handle = handshakes.spawn(async move {
+                    oldest_first.push_back(handshakes.spawn(async move {
                         let error = secure(stream, &acceptor, &ready).await.err()?;
                         Some((peer, error))
-                    });
+                    }));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");

@@ -3,11 +3,13 @@
 use std::{
     fs, io,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use ringfence_controller::listen::tls::acceptor;
+use ringfence_controller::listen::tls::{MAX_HANDSHAKES, acceptor};
+use tokio::{io::AsyncReadExt as _, net::TcpStream};
 use tonic::{
     Code,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
@@ -79,6 +81,35 @@ async fn an_agent_speaks_for_the_host_of_its_certificate() -> Result<()> {
     let controller = start(&ca, false).await?;
     let channel = connect(&controller, &ca, Some(identity)).await?;
     let mut agent = Agent::connect(channel, "host-2").await?;
+    let _first = agent.snapshot().await?;
+    controller.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_handshakes_that_never_end_locks_no_agent_out() -> Result<()> {
+    let ca = authority()?;
+    let controller = start(&ca, true).await?;
+    let port = controller.port.context("a TCP address")?;
+    let identity = issue(&ca, "host-1")?;
+    let channel = connect(&controller, &ca, Some(identity.clone())).await?;
+    let mut before = Agent::connect(channel, "host-1").await?;
+    let _first = before.snapshot().await?;
+    let mut flood = Vec::new();
+    for round in 0..MAX_HANDSHAKES + 100 {
+        flood.push(TcpStream::connect(("127.0.0.1", port)).await?);
+        if round % 200 == 199 {
+            let channel = connect(&controller, &ca, Some(identity.clone())).await?;
+            let mut agent = Agent::connect(channel, "host-1").await?;
+            let _first = agent.snapshot().await?;
+        }
+    }
+    // The oldest had to go, long before its time was over.
+    let mut oldest = flood.swap_remove(0);
+    let mut byte = [0];
+    let read = tokio::time::timeout(Duration::from_secs(5), oldest.read(&mut byte)).await;
+    ensure!(matches!(read, Ok(Ok(0) | Err(_))), "{read:?}");
+    let channel = connect(&controller, &ca, Some(identity)).await?;
+    let mut agent = Agent::connect(channel, "host-1").await?;
     let _first = agent.snapshot().await?;
     controller.stop().await
 }

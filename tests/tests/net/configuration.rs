@@ -94,6 +94,76 @@ fn a_policy_larger_than_the_maps_is_refused_whole() {
 }
 
 #[test]
+fn a_refused_start_leaves_no_pins_and_no_socket() {
+    scene("refused-start", |sandbox| {
+        let web = sandbox.actor("web");
+        let nothing_is_left = |what: &str| {
+            assert!(!sandbox.pins().exists(), "{what}: pins");
+            let dir = sandbox.files().join("agent");
+            let socket = dir.join("agent.sock");
+            assert!(!socket.exists(), "{what}: socket");
+            let names: Vec<_> = std::fs::read_dir(dir)
+                .unwrap()
+                .map(|it| it.unwrap().file_name())
+                .collect();
+            let strange = |name: &std::ffi::OsString| {
+                name.to_string_lossy().starts_with("agent.") && name != "agent.toml"
+            };
+            assert!(!names.iter().any(strange), "{what}: {names:?}");
+        };
+        let bad = "[[policy]]\nnaem = \"x\"\n";
+        let ended = Agent::try_start(sandbox, &Options::default(), bad)
+            .err()
+            .unwrap();
+        assert!(ended.log.contains("naem"), "{}", ended.log);
+        nothing_is_left("a policy that is not valid");
+
+        let mut agent = Agent::start(sandbox, &three_tiers());
+        // Another one whose port for metrics is taken.
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let config = std::fs::read_to_string(agent.config()).unwrap();
+        let other = sandbox.files().join("other");
+        std::fs::create_dir_all(other.join("policy.d")).unwrap();
+        let pins = sandbox.pins().with_extension("other");
+        let mut lines: Vec<String> = config.lines().map(str::to_owned).collect();
+        for line in &mut lines {
+            if line.starts_with("listen = ") {
+                *line = format!("listen = \"{address}\"");
+            } else if line.starts_with("pin-dir = ") {
+                *line = format!("pin-dir = \"{}\"", pins.display());
+            }
+        }
+        std::fs::write(other.join("agent.toml"), lines.join("\n")).unwrap();
+        let output = std::process::Command::new(ringfence_tests::program::product("ringfence"))
+            .args(["agent", "--config"])
+            .arg(other.join("agent.toml"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains(&address.to_string()) && said.contains("[metrics] listen"),
+            "{said}"
+        );
+        assert!(!pins.exists() && !other.join("agent.sock").exists());
+
+        // Where one was in force, a start that fails takes nothing away.
+        let _ = assert_refused(&web, "127.0.0.1:81", &[]);
+        agent.kill();
+        std::fs::write(agent.config(), lines.join("\n").replace(".other\"", "\"")).unwrap();
+        let output = std::process::Command::new(ringfence_tests::program::product("ringfence"))
+            .args(["agent", "--config"])
+            .arg(agent.config())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(sandbox.pins().exists());
+        let _ = assert_refused(&web, "127.0.0.1:81", &[]);
+    });
+}
+
+#[test]
 fn a_cgroup_root_that_does_not_exist_is_an_error_that_names_it() {
     scene("no-root", |sandbox| {
         let root = sandbox.guarded().join("missing");

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ringfence_agent::datapath::pins;
-use ringfence_tests::{Agent, Sandbox, program, scene};
+use ringfence_tests::{Agent, Sandbox, poll::until, program, scene};
 
 use crate::common::{assert_allowed, assert_refused, three_tiers};
 
@@ -77,6 +77,58 @@ fn detach_ends_what_a_dead_agent_left_in_force() {
         // It is no end for ever.
         agent.restart();
         let _ = assert_refused(&web, AT_DB, &[]);
+    });
+}
+
+/// Whether the kernel still has an object of that kind and number.
+fn is_there(kind: &str, id: u32) -> bool {
+    let mut show = Command::new("bpftool");
+    let output = show.args([kind, "show", "id", &id.to_string()]).output();
+    output.unwrap().status.success()
+}
+
+#[test]
+fn detach_leaves_nothing_in_the_kernel_and_flows_as_they_are() {
+    scene("detach-whole", |sandbox| {
+        let [web, api] = ["web", "api"].map(|name| sandbox.actor(name));
+        let mut agent = Agent::start(sandbox, &three_tiers());
+        let _server = api.serve(&["tcp", "127.0.0.1:8080", "--echo"]);
+        let mut stream = web.hold("127.0.0.1:8080");
+        let hooks = agent.status().hooks;
+        assert!(!hooks.is_empty());
+        for hook in &hooks {
+            assert!(is_there("prog", hook.program_id), "{hook:?}");
+            assert!(is_there("link", hook.link_id), "{hook:?}");
+        }
+        assert!(agent.terminate().success());
+        for hook in &hooks {
+            assert!(
+                is_there("link", hook.link_id),
+                "gone with the agent: {hook:?}"
+            );
+        }
+        let output = detach(&[&config(&agent)]);
+        let said = text(&output);
+        assert!(output.status.success(), "{said}");
+        for hook in &hooks {
+            assert!(said.contains(&hook.name), "{}: {said}", hook.name);
+        }
+        // The kernel frees programs and maps a little later than links.
+        until("no program and no link is left", || {
+            hooks
+                .iter()
+                .all(|hook| !is_there("prog", hook.program_id) && !is_there("link", hook.link_id))
+        });
+        let attached = Command::new("bpftool")
+            .args(["cgroup", "show"])
+            .arg(sandbox.guarded())
+            .output()
+            .unwrap();
+        assert!(attached.stdout.is_empty(), "{attached:?}");
+        assert!(!agent.socket().exists(), "the socket stays");
+        assert!(stream.is_alive(), "an allowed flow was cut");
+        stream.kill();
+        let _ = assert_allowed(&web, AT_DB, &[]);
     });
 }
 

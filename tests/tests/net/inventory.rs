@@ -96,7 +96,7 @@ fn a_workload_is_listed_with_exactly_its_processes_and_listeners() {
             assert!(text.contains(&server.pid().to_string()), "{text}");
         }
         assert!(!text.contains("5432"), "{text}");
-        let text = ringfence(&agent, 1, &["workload", "list", "weeb"]);
+        let text = ringfence(&agent, 2, &["workload", "list", "weeb"]);
         assert!(text.contains("did you mean web?"), "{text}");
 
         drop(servers);

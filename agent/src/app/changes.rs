@@ -1,0 +1,453 @@
+//! Changes of the policy directory by command, and the one that is on trial.
+//!
+//! While a change is on trial its documents are in force in place of the directory's: what the directory says is read
+//! and kept until the trial ends. A policy of the controller is taken in meanwhile if it is valid with the former
+//! documents too, so that a rollback never fails for want of a valid policy.
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use ringfence_policy::model::Document;
+use ringfence_proto::limits;
+use tokio::{
+    sync::oneshot,
+    task::{block_in_place, spawn_blocking},
+    time::sleep,
+};
+
+use super::{clock, policy::Task, preview::preview};
+use crate::{
+    api::PolicySource,
+    change::{
+        Applied, Caller, Command, Files, Pending, Preview, Refusal, Wanted, documents, files,
+        install,
+        journal::{self, Fate, Journal},
+    },
+};
+
+/// How often a clock is looked at that goes on while the host sleeps, and how often a rollback that failed is tried
+/// again.
+const LOOK: Duration = Duration::from_secs(1);
+/// Time to write a change that is for good.
+const FOR_GOOD: Duration = Duration::from_secs(60);
+
+/// A change that is in force and not confirmed.
+#[derive(Debug)]
+pub struct Trial {
+    journal: Journal,
+    /// The documents of the directory that were in force before.
+    former: Vec<Document>,
+    /// The connection that applied it; not known after a restart.
+    connection: Option<u64>,
+    /// When it is rolled back, or that is tried again (`CLOCK_BOOTTIME`, nanoseconds).
+    due_ns: u64,
+}
+
+/// What a start makes of the change that was on trial.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// It goes on.
+    pub resumed: Option<Journal>,
+    /// What became of it otherwise.
+    pub note: Option<String>,
+}
+
+/// Looks for a change on trial, and ends it where it is over or confirmed.
+#[must_use]
+pub fn at_start(state_dir: &Path, policy_dir: &Path) -> Found {
+    let (fate, journal) = match journal::load(state_dir) {
+        Ok(None) => return Found::default(),
+        Ok(Some(journal)) => {
+            let fate = journal.fate(&journal::boot_id(), clock::boot_now_ns());
+            (fate, journal)
+        }
+        Err(error) => {
+            remove(state_dir);
+            return Found {
+                note: Some(error.to_string()),
+                resumed: None,
+            };
+        }
+    };
+    let note = match fate {
+        Fate::Resume => {
+            return Found {
+                resumed: Some(journal),
+                note: None,
+            };
+        }
+        Fate::Install => match install::install(policy_dir, &journal.before, &journal.after) {
+            Ok(()) => None,
+            Err(error) => {
+                return Found {
+                    note: Some(format!(
+                        "a confirmed change of policy is not in the policy directory: {error}; it is tried again at the next start"
+                    )),
+                    resumed: None,
+                };
+            }
+        },
+        Fate::Expired => Some(rolled_back(
+            &journal.pending(),
+            "its time came while no agent ran",
+        )),
+        Fate::OtherBoot => Some(rolled_back(
+            &journal.pending(),
+            "the host was restarted before it was confirmed",
+        )),
+    };
+    remove(state_dir);
+    Found {
+        note,
+        resumed: None,
+    }
+}
+
+/// Until that time.
+pub async fn due(at_ns: Option<u64>) {
+    let Some(at_ns) = at_ns else {
+        return std::future::pending().await;
+    };
+    loop {
+        let left = Duration::from_nanos(at_ns.saturating_sub(clock::boot_now_ns()));
+        if left.is_zero() {
+            return;
+        }
+        sleep(left.min(LOOK)).await;
+    }
+}
+
+impl Trial {
+    /// Goes on with what a start has found, where these documents were in force before.
+    #[must_use]
+    pub fn resume(journal: Journal, former: Vec<Document>) -> Self {
+        Self {
+            due_ns: journal.pending().until_ns,
+            connection: None,
+            journal,
+            former,
+        }
+    }
+
+    /// When it is rolled back.
+    #[must_use]
+    pub const fn due_ns(&self) -> u64 {
+        self.due_ns
+    }
+
+    /// The documents of the directory that a rollback returns to.
+    #[must_use]
+    pub fn former(&self) -> &[Document] {
+        &self.former
+    }
+
+    /// As it is told.
+    #[must_use]
+    pub fn pending(&self) -> Pending {
+        self.journal.pending()
+    }
+
+    /// Whether the directory is not as it was.
+    #[must_use]
+    pub fn is_overtaken(&self, found: &[Document]) -> bool {
+        files(found) != self.journal.before
+    }
+}
+
+impl Task {
+    /// Does what an operator asks.
+    pub(super) async fn command(&mut self, command: Command) {
+        // Whoever asked may be gone; what was done is done.
+        match command {
+            Command::Apply {
+                wanted,
+                confirm,
+                by,
+                reply,
+            } => drop(reply.send(self.change(wanted, confirm, by).await)),
+            Command::Preview { wanted, reply } => self.foresee(wanted, reply).await,
+            Command::Confirm { by, reply } => drop(reply.send(self.confirm(by).await)),
+            Command::Rollback { reply } => drop(reply.send(self.undo().await)),
+        }
+    }
+
+    /// Rolls back what nobody has confirmed.
+    pub(super) async fn time_is_up(&mut self) {
+        let Some(pending) = self.trial.as_ref().map(Trial::pending) else {
+            return;
+        };
+        let note = rolled_back(&pending, "nobody confirmed it in time");
+        // Shown as soon as the trial is not.
+        self.note = Some(note.clone());
+        if self.roll_back().await.is_ok() {
+            tracing::warn!(note, "policy");
+            self.metrics.policy_rolled_back();
+        } else {
+            self.note = None;
+        }
+    }
+
+    /// Shows the trial, or that there is none.
+    pub(super) fn show_trial(&self) {
+        let pending = self.trial.as_ref().map(Trial::pending);
+        self.metrics.policy_change_pending(pending.is_some());
+        self.published
+            .update_status(|status| status.pending = pending);
+    }
+
+    async fn change(
+        &mut self,
+        wanted: Wanted,
+        confirm: Option<Duration>,
+        by: Caller,
+    ) -> Result<Applied, Refusal> {
+        if let Some(trial) = &self.trial {
+            let pending = trial.pending();
+            return Err(Refusal::State(format!(
+                "a change of user {} waits to be confirmed, {} s are left; `ringfence policy confirm` or `ringfence policy \
+                 rollback` first",
+                pending.uid,
+                pending.seconds_left(clock::boot_now_ns())
+            )));
+        }
+        let directory = self.policy_dir.clone();
+        block_in_place(|| install::check(&directory)).map_err(state)?;
+        let (before, after) = self.target(wanted)?;
+        let local = documents(&directory, &after);
+        if after == before && local == self.engine.local() {
+            return Ok(Applied {
+                generation: self.generation(),
+                unchanged: true,
+                warnings: self.engine.warnings().to_vec(),
+                pending: None,
+            });
+        }
+        let until = clock::boot_now_ns().saturating_add(nanoseconds(confirm.unwrap_or(FOR_GOOD)));
+        let journal = Journal::new(before, after, by.uid, until);
+        block_in_place(|| journal.save(self.engine.state_dir())).map_err(state)?;
+        self.trial = Some(Trial {
+            former: self.engine.local().to_vec(),
+            connection: Some(by.connection),
+            due_ns: until,
+            journal,
+        });
+        let refused = self.refusals.files.take();
+        let controller = self.engine.controller().cloned();
+        let source = self.local_source();
+        if let Err(error) = self.apply(controller, local, source).await {
+            self.trial = None;
+            self.refusals.files = refused;
+            remove(self.engine.state_dir());
+            return Err(Refusal::Policy(error));
+        }
+        self.note = None;
+        tracing::info!(
+            uid = by.uid,
+            on_trial = confirm.is_some(),
+            "policy applied by command"
+        );
+        if confirm.is_none()
+            && let Err(refusal) = self.keep().await
+        {
+            let undone = self.roll_back().await;
+            return Err(undone.err().unwrap_or(refusal));
+        }
+        self.refusals.show(&self.published, &self.metrics);
+        self.show_trial();
+        Ok(Applied {
+            generation: self.generation(),
+            unchanged: false,
+            warnings: self.engine.warnings().to_vec(),
+            pending: self.trial.as_ref().map(Trial::pending),
+        })
+    }
+
+    async fn confirm(&mut self, by: Caller) -> Result<Pending, Refusal> {
+        let trial = self.trial.as_ref().ok_or_else(nothing)?;
+        if trial.connection == Some(by.connection) {
+            return Err(Refusal::State(
+                "a change is confirmed over another connection than it was applied; run `ringfence policy confirm`"
+                    .to_owned(),
+            ));
+        }
+        if trial.journal.is_over(clock::boot_now_ns()) {
+            self.time_is_up().await;
+            return Err(nothing());
+        }
+        let pending = trial.pending();
+        self.keep().await?;
+        tracing::info!(uid = by.uid, "policy confirmed");
+        Ok(pending)
+    }
+
+    async fn undo(&mut self) -> Result<Pending, Refusal> {
+        let pending = self
+            .trial
+            .as_ref()
+            .map(Trial::pending)
+            .ok_or_else(nothing)?;
+        self.roll_back().await?;
+        tracing::info!("policy rolled back by command");
+        Ok(pending)
+    }
+
+    /// Writes the change on trial into the directory; the trial ends.
+    async fn keep(&mut self) -> Result<(), Refusal> {
+        let Some(trial) = &mut self.trial else {
+            return Err(nothing());
+        };
+        let (state_dir, directory) = (self.engine.state_dir(), self.policy_dir.as_path());
+        block_in_place(|| {
+            let Journal { before, after, .. } = &trial.journal;
+            install::unchanged(directory, before, after).map_err(state)?;
+            trial.journal.confirmed = true;
+            let written = trial.journal.save(state_dir).map_err(state).and_then(|()| {
+                let Journal { before, after, .. } = &trial.journal;
+                install::install(directory, before, after).map_err(state)
+            });
+            if written.is_err() {
+                trial.journal.confirmed = false;
+                let Journal { before, after, .. } = &trial.journal;
+                let undone =
+                    install::install(directory, after, before).map_err(|it| it.to_string());
+                let noted = trial.journal.save(state_dir).map_err(|it| it.to_string());
+                if let Err(error) = undone.and(noted) {
+                    tracing::error!(error, "a change that could not be written is not undone");
+                }
+            }
+            written
+        })?;
+        self.trial = None;
+        block_in_place(|| self.engine.save());
+        remove(self.engine.state_dir());
+        self.read_files(true).await;
+        self.show_trial();
+        Ok(())
+    }
+
+    /// Puts the former policy back into force; the trial ends, or is tried to be ended again.
+    async fn roll_back(&mut self) -> Result<(), Refusal> {
+        let Some(mut trial) = self.trial.take() else {
+            return Ok(());
+        };
+        // First, so that a start from here on begins with the former policy.
+        remove(self.engine.state_dir());
+        let controller = self.engine.controller().cloned();
+        let (former, source) = (trial.former.clone(), self.local_source());
+        let began = Instant::now();
+        let result = block_in_place(|| self.engine.apply_again(controller, former, source));
+        if let Err(error) = result {
+            let error = format!("the former policy can't be put back into force: {error}");
+            trial.due_ns = clock::boot_now_ns().saturating_add(nanoseconds(LOOK));
+            self.trial = Some(trial);
+            self.refusals.files = Some(error.clone());
+            self.refusals.show(&self.published, &self.metrics);
+            return Err(Refusal::State(error));
+        }
+        self.refusals.renewal = None;
+        self.applied(began.elapsed()).await;
+        block_in_place(|| self.engine.save());
+        // What it says meanwhile.
+        self.read_files(true).await;
+        self.show_trial();
+        Ok(())
+    }
+
+    /// Answers what a change would do, outside of this task as far as it takes time.
+    async fn foresee(&mut self, wanted: Wanted, reply: oneshot::Sender<Result<Preview, Refusal>>) {
+        let (_, after) = match self.target(wanted) {
+            Ok(target) => target,
+            Err(refusal) => return drop(reply.send(Err(refusal))),
+        };
+        let Ok(live) = self.flows.live().await else {
+            return;
+        };
+        let tgids: BTreeSet<u32> = live.iter().map(|flow| flow.owner.tgid).collect();
+        let local = documents(&self.policy_dir, &after);
+        let proposal = match block_in_place(|| self.engine.propose(&local, &tgids)) {
+            Ok(proposal) => proposal,
+            Err(error) => return drop(reply.send(Err(Refusal::Policy(error)))),
+        };
+        let (spared, endpoints) = (self.spared.clone(), self.endpoints.clone());
+        let generation = self.generation();
+        drop(tokio::spawn(async move {
+            let Some(look) = endpoints.look().await else {
+                let busy = "too many ask for the listeners already; try again".to_owned();
+                return drop(reply.send(Err(Refusal::State(busy))));
+            };
+            let judged = spawn_blocking(move || {
+                let now = clock::boot_now_ns();
+                preview(proposal, &live, &look.endpoints, &spared, now)
+            });
+            if let Ok(judged) = judged.await {
+                drop(reply.send(Ok(Preview {
+                    generation,
+                    ..judged
+                })));
+            }
+        }));
+    }
+
+    /// What the directory holds, and what it is to hold.
+    fn target(&self, wanted: Wanted) -> Result<(Files, Files), Refusal> {
+        let before = block_in_place(|| install::held(&self.policy_dir)).map_err(state)?;
+        let after = wanted.beside(&before);
+        let bytes: usize = after.values().map(String::len).sum();
+        if after.is_empty() {
+            return Err(Refusal::Policy(
+                "there is no document; for an empty policy, apply an empty .toml file".to_owned(),
+            ));
+        }
+        if bytes > limits::MAX_UPDATE_BYTES || after.len() > limits::MAX_DOCUMENTS {
+            return Err(Refusal::Policy(format!(
+                "the policy directory would hold {bytes} bytes in {} documents; at most {} bytes in {} are taken",
+                after.len(),
+                limits::MAX_UPDATE_BYTES,
+                limits::MAX_DOCUMENTS
+            )));
+        }
+        Ok((before, after))
+    }
+
+    fn local_source(&self) -> PolicySource {
+        match self.engine.controller() {
+            Some(_) => self.engine.source(),
+            None => PolicySource::Files,
+        }
+    }
+}
+
+fn remove(state_dir: &Path) {
+    if let Err(error) = journal::remove(state_dir) {
+        tracing::error!(%error, "policy");
+    }
+}
+
+fn rolled_back(pending: &Pending, why: &str) -> String {
+    let names: Vec<&str> = pending
+        .changed
+        .iter()
+        .chain(&pending.removed)
+        .map(String::as_str)
+        .collect();
+    format!(
+        "the change of {} by user {} was rolled back: {why}",
+        names.join(", "),
+        pending.uid
+    )
+}
+
+fn nothing() -> Refusal {
+    Refusal::State("no change waits to be confirmed; see `ringfence policy list`".to_owned())
+}
+
+fn state(error: impl std::fmt::Display) -> Refusal {
+    Refusal::State(error.to_string())
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
