@@ -6,156 +6,33 @@
 
 use std::{
     collections::BTreeSet,
-    path::Path,
     time::{Duration, Instant},
 };
 
-use ringfence_policy::model::Document;
 use ringfence_proto::limits;
 use tokio::{
     sync::oneshot,
     task::{block_in_place, spawn_blocking},
-    time::sleep,
 };
 
-use super::{clock, policy::Task, preview::preview};
+use super::{
+    clock,
+    policy::Task,
+    preview::preview,
+    trial::{Trial, nanoseconds, remove, rolled_back},
+};
 use crate::{
     api::PolicySource,
     change::{
-        Applied, Caller, Command, Files, Pending, Preview, Refusal, Wanted, documents, files,
-        install,
-        journal::{self, Fate, Journal},
+        Applied, Caller, Command, Files, Pending, Preview, Refusal, Wanted, documents, install,
+        journal::Journal,
     },
 };
 
-/// How often a clock is looked at that goes on while the host sleeps, and how often a rollback that failed is tried
-/// again.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often a rollback that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Time to write a change that is for good.
 const FOR_GOOD: Duration = Duration::from_secs(60);
-
-/// A change that is in force and not confirmed.
-#[derive(Debug)]
-pub struct Trial {
-    journal: Journal,
-    /// The documents of the directory that were in force before.
-    former: Vec<Document>,
-    /// The connection that applied it; not known after a restart.
-    connection: Option<u64>,
-    /// When it is rolled back, or that is tried again (`CLOCK_BOOTTIME`, nanoseconds).
-    due_ns: u64,
-}
-
-/// What a start makes of the change that was on trial.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// It goes on.
-    pub resumed: Option<Journal>,
-    /// What became of it otherwise.
-    pub note: Option<String>,
-}
-
-/// Looks for a change on trial, and ends it where it is over or confirmed.
-#[must_use]
-pub fn at_start(state_dir: &Path, policy_dir: &Path) -> Found {
-    let (fate, journal) = match journal::load(state_dir) {
-        Ok(None) => return Found::default(),
-        Ok(Some(journal)) => {
-            let fate = journal.fate(&journal::boot_id(), clock::boot_now_ns());
-            (fate, journal)
-        }
-        Err(error) => {
-            remove(state_dir);
-            return Found {
-                note: Some(error.to_string()),
-                resumed: None,
-            };
-        }
-    };
-    let note = match fate {
-        Fate::Resume => {
-            return Found {
-                resumed: Some(journal),
-                note: None,
-            };
-        }
-        Fate::Install => match install::install(policy_dir, &journal.before, &journal.after) {
-            Ok(()) => None,
-            Err(error) => {
-                return Found {
-                    note: Some(format!(
-                        "a confirmed change of policy is not in the policy directory: {error}; it is tried again at the next start"
-                    )),
-                    resumed: None,
-                };
-            }
-        },
-        Fate::Expired => Some(rolled_back(
-            &journal.pending(),
-            "its time came while no agent ran",
-        )),
-        Fate::OtherBoot => Some(rolled_back(
-            &journal.pending(),
-            "the host was restarted before it was confirmed",
-        )),
-    };
-    remove(state_dir);
-    Found {
-        note,
-        resumed: None,
-    }
-}
-
-/// Until that time.
-pub async fn due(at_ns: Option<u64>) {
-    let Some(at_ns) = at_ns else {
-        return std::future::pending().await;
-    };
-    loop {
-        let left = Duration::from_nanos(at_ns.saturating_sub(clock::boot_now_ns()));
-        if left.is_zero() {
-            return;
-        }
-        sleep(left.min(LOOK)).await;
-    }
-}
-
-impl Trial {
-    /// Goes on with what a start has found, where these documents were in force before.
-    #[must_use]
-    pub fn resume(journal: Journal, former: Vec<Document>) -> Self {
-        Self {
-            due_ns: journal.pending().until_ns,
-            connection: None,
-            journal,
-            former,
-        }
-    }
-
-    /// When it is rolled back.
-    #[must_use]
-    pub const fn due_ns(&self) -> u64 {
-        self.due_ns
-    }
-
-    /// The documents of the directory that a rollback returns to.
-    #[must_use]
-    pub fn former(&self) -> &[Document] {
-        &self.former
-    }
-
-    /// As it is told.
-    #[must_use]
-    pub fn pending(&self) -> Pending {
-        self.journal.pending()
-    }
-
-    /// Whether the directory is not as it was.
-    #[must_use]
-    pub fn is_overtaken(&self, found: &[Document]) -> bool {
-        files(found) != self.journal.before
-    }
-}
 
 impl Task {
     /// Does what an operator asks.
@@ -341,7 +218,7 @@ impl Task {
         let result = block_in_place(|| self.engine.apply_again(controller, former, source));
         if let Err(error) = result {
             let error = format!("the former policy can't be put back into force: {error}");
-            trial.due_ns = clock::boot_now_ns().saturating_add(nanoseconds(LOOK));
+            trial.due_ns = clock::boot_now_ns().saturating_add(nanoseconds(AGAIN));
             self.trial = Some(trial);
             self.refusals.files = Some(error.clone());
             self.refusals.show(&self.published, &self.metrics);
@@ -420,34 +297,10 @@ impl Task {
     }
 }
 
-fn remove(state_dir: &Path) {
-    if let Err(error) = journal::remove(state_dir) {
-        tracing::error!(%error, "policy");
-    }
-}
-
-fn rolled_back(pending: &Pending, why: &str) -> String {
-    let names: Vec<&str> = pending
-        .changed
-        .iter()
-        .chain(&pending.removed)
-        .map(String::as_str)
-        .collect();
-    format!(
-        "the change of {} by user {} was rolled back: {why}",
-        names.join(", "),
-        pending.uid
-    )
-}
-
 fn nothing() -> Refusal {
     Refusal::State("no change waits to be confirmed; see `ringfence policy list`".to_owned())
 }
 
 fn state(error: impl std::fmt::Display) -> Refusal {
     Refusal::State(error.to_string())
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

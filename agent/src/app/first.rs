@@ -6,11 +6,11 @@ use anyhow::{Context as _, anyhow};
 use ringfence_policy::model::Document;
 
 use super::{
-    changes::{self, Trial},
     documents,
     engine::Engine,
     last_good,
     refusals::Refusals,
+    trial::{self, Trial},
 };
 use crate::{
     api::PolicySource,
@@ -39,7 +39,7 @@ pub struct First {
 pub fn first_policy(engine: &mut Engine, config: &Config) -> anyhow::Result<First> {
     let state = &config.agent.state_dir;
     // Before the directory is read: a confirmed change may still have to be written.
-    let changes::Found { resumed, mut note } = changes::at_start(state, &config.agent.policy_dir);
+    let trial::Found { resumed, mut note } = trial::at_start(state, &config.agent.policy_dir);
     let held = config.controller.as_ref().and_then(|_| cached(state));
     let source = if held.is_some() {
         PolicySource::Cache

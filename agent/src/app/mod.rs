@@ -19,6 +19,7 @@ mod publish;
 mod refusals;
 mod revoke;
 mod start;
+mod trial;
 mod warnings;
 
 use std::{io::IsTerminal as _, path::Path, process::ExitCode, sync::Arc, time::Duration};

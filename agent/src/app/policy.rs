@@ -20,7 +20,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    changes::{self, Trial},
     containers,
     engine::Engine,
     events::Question,
@@ -28,6 +27,7 @@ use super::{
     refusals::Refusals,
     revoke,
     start::hooks,
+    trial::{self, Trial},
     warnings::{self, InForce},
 };
 use crate::{
@@ -128,7 +128,7 @@ impl Task {
                 }
                 Some(update) = self.updates.recv() => self.take_update(update).await,
                 Some(command) = self.commands.recv() => self.command(command).await,
-                () = changes::due(self.trial.as_ref().map(Trial::due_ns)) => self.time_is_up().await,
+                () = trial::due(self.trial.as_ref().map(Trial::due_ns)) => self.time_is_up().await,
                 Some(question) = self.asked.recv() => self.judge(question),
                 Some(answer) = self.runtimes.answers.recv() => self.take_answers(answer),
                 () = containers::due(self.engine.resolver().next_container_question(), &self.runtimes.questions) => {
