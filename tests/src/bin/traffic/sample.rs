@@ -21,6 +21,8 @@ use super::{Result, at, done, failure, print, socket as sockets};
 
 /// A call that is not answered by then is held or lost.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The same for a datagram.
+const SILENCE: Duration = Duration::from_millis(500);
 
 /// A destination as it is written: `tcp/127.0.0.1:80`, `udp/127.0.0.1:53`, `icmp/127.0.0.1:0`.
 #[derive(Clone, Debug)]
@@ -71,8 +73,11 @@ pub fn sample(targets: &[Target], rounds: Option<u64>, pause: Duration) -> Resul
     let mut last = BTreeMap::new();
     let mut number = 0;
     let mut round = 0;
-    while rounds.is_none_or(|rounds| round < rounds) && !enough.load(Ordering::Relaxed) {
+    let mut last_round = false;
+    while !last_round {
         round += 1;
+        // One that begins after the word to end.
+        last_round = enough.load(Ordering::Relaxed) || rounds.is_some_and(|rounds| round >= rounds);
         for target in targets {
             number += 1;
             let error = call(target, &socket)
@@ -116,7 +121,7 @@ fn udp(address: SocketAddr, socket: &UdpSocket) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     while socket.recv(&mut buffer).is_ok() {}
     socket.set_nonblocking(false)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(SILENCE))?;
     let _sent = socket.send_to(b"q", address)?;
     socket.recv(&mut buffer).map(drop)
 }
