@@ -73,22 +73,21 @@ impl Identities {
         }
     }
 
-    /// Adds the addresses that are local to some network namespace; where the list is complete, others
+    /// Adds the addresses that are local to some network namespace or broadcast there; where the list is complete, others
     /// are removed.
     ///
     /// # Errors
     /// [`DatapathError::Full`] or [`DatapathError::Map`].
     pub fn set_local_addresses(
         &mut self,
-        addresses: Vec<LocalKey>,
+        wanted: &BTreeMap<LocalKey, u8>,
         complete: bool,
     ) -> Result<(), DatapathError> {
-        let wanted = addresses.into_iter().map(|key| (key, 1)).collect();
-        self.local_addresses.add(&wanted)?;
+        self.local_addresses.add(wanted)?;
         if !complete {
             return Ok(());
         }
-        self.local_addresses.remove_others(&wanted)
+        self.local_addresses.remove_others(wanted)
     }
 }
 

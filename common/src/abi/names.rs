@@ -16,7 +16,7 @@ pub const EXECUTABLES: &str = "EXECUTABLES";
 pub const PROCESSES: &str = "PROCESSES";
 /// Process class (u32) -> [`super::ClassGroups`].
 pub const GROUPS: &str = "GROUPS";
-/// [`super::LocalKey`] -> 1, the addresses that are local to a namespace.
+/// [`super::LocalKey`] -> [`super::settings::OWN_ADDRESS`] or [`super::settings::BROADCAST`].
 pub const LOCAL_ADDRESSES: &str = "LOCAL_ADDRESSES";
 /// [`super::SlotKey`] -> [`super::Header`].
 pub const HEADERS: &str = "HEADERS";

@@ -50,13 +50,18 @@ pub struct FailsafeEntry {
 }
 abi_type!(FailsafeEntry, size = 24, align = 2);
 
+/// Value of `LOCAL_ADDRESSES`: an address of the namespace itself.
+pub const OWN_ADDRESS: u8 = 1;
+/// Value of `LOCAL_ADDRESSES`: a broadcast address of a network that the namespace is in.
+pub const BROADCAST: u8 = 2;
+
 /// Key of `LOCAL_ADDRESSES`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LocalKey {
     /// Network namespace cookie.
     pub netns: u64,
-    /// Address that is local to that namespace, IPv4 mapped.
+    /// Address that leads to that namespace, IPv4 mapped.
     pub address: [u8; 16],
 }
 abi_type!(LocalKey, size = 24, align = 8);

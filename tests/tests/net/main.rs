@@ -31,6 +31,7 @@ mod icmp;
 mod impostor;
 mod inventory;
 mod listen;
+mod multicast;
 mod newborn;
 mod ownership;
 mod ownership_adopted;

@@ -40,6 +40,9 @@ pub struct Call {
     /// bound to
     #[arg(long, requires = "unconnected")]
     pretend: Option<Ipv4Addr>,
+    /// UDP over IPv4: broadcast, or multicast through the device that has this address
+    #[arg(long)]
+    by: Option<Ipv4Addr>,
     /// UDP: after the answer wait for a line on standard input, then do it again over the same socket
     #[arg(long)]
     twice: bool,
@@ -174,6 +177,12 @@ fn prepare(call: &Call, kind: Type) -> Result<Socket> {
     let socket = Socket::new(domain, kind, None).map_err(at("socket"))?;
     let device = call.device.as_ref().map(String::as_bytes);
     socket.bind_device(device).map_err(at("socket"))?;
+    if let Some(by) = &call.by {
+        socket
+            .set_broadcast(true)
+            .and_then(|()| socket.set_multicast_if_v4(by))
+            .map_err(at("socket"))?;
+    }
     if let Some(source) = call.source {
         socket.set_reuse_address(true).map_err(at("bind"))?;
         socket.bind(&source.into()).map_err(at("bind"))?;
