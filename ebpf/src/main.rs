@@ -22,6 +22,7 @@
 )]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+mod cached;
 mod cgroup;
 mod datagram;
 mod emit;

@@ -17,11 +17,12 @@ use ringfence_common::{
 };
 
 use crate::{
+    cached,
     emit::{self, What},
     identity as who, listener,
     maps::{SOCKETS, count, generation},
     peer::{self, Peer},
-    policy::{self, Ask, is_fresh, passes},
+    policy::{self, Ask, passes},
     refusal, sides,
     sock::{self, LISTEN, LOOPBACK, SYN_SENT, Skb, words},
 };
@@ -39,7 +40,7 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
         return false;
     }
     if let Some(state) = SOCKETS.get(sk.cast()) {
-        let fresh = is_fresh(&state.decision, generation) && is_as_near(skb, state);
+        let fresh = cached::allows(&state.decision, generation) && is_as_near(skb, state);
         if fresh && state.phase == PHASE_OPEN {
             if state.marks & FIN_SENT != 0 && hook as u8 == Hook::Ingress as u8 {
                 watch_fin(skb, state);
@@ -151,32 +152,14 @@ fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook, generation: u32) 
     let Some(state) = SOCKETS.get_or_create(sk.cast()) else {
         return false;
     };
-    let ready = who::ready(skb, &mut state.owner);
     let mut ask = Ask {
-        now: sock::now(),
-        identity: state.owner.identity,
         generation,
         ..Ask::default()
     };
-    sock::connected(sk, &mut ask.tuple);
-    ask.direction = direction(skb, state, &ask.tuple) as u8;
-    // SAFETY: `sk` is a full socket.
-    let calling = unsafe { read_volatile(&raw const (*sk).state) } == SYN_SENT;
-    let peer = peer_of_packet(skb, &ask.tuple);
-    if calling && hook as u8 == Hook::Ingress as u8 && is_answer(skb) {
-        ask.set_peer(peer.or_unknown());
-    } else {
-        ask.set_known_peer(peer, &state.decision);
+    if !fill(skb, sk, hook, state, &mut ask) {
+        return false;
     }
-    if ready && ask.peer != identity::PENDING {
-        state.held = 0;
-    } else {
-        if !policy::is_failsafe(&ask) && who::may_wait(&mut state.held, ask.now) {
-            return false;
-        }
-        // Whoever the other one is: refused as pending.
-        ask.identity = identity::PENDING;
-    }
+    let calling = is_calling(sk);
     let mut decision = Decision::default();
     policy::judge(&ask, &mut decision);
     if calling {
@@ -202,7 +185,7 @@ fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook, generation: u32) 
         if !pass && phase != PHASE_CLOSED {
             write_volatile(&raw mut state.phase, PHASE_DENIED);
         }
-        write_volatile(&raw mut state.decision, decision);
+        cached::replace(&raw mut state.decision, &decision);
         if pass && phase != PHASE_CLOSED && phase != PHASE_OPENING {
             write_volatile(&raw mut state.phase, live);
         }
@@ -218,8 +201,52 @@ fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook, generation: u32) 
     pass
 }
 
+/// Fills in the question but for the generation; false for a packet that is held.
+#[inline(never)]
+fn fill(
+    skb: *mut __sk_buff,
+    sk: *mut bpf_sock,
+    hook: Hook,
+    state: &mut SocketState,
+    ask: &mut Ask,
+) -> bool {
+    let ready = who::ready(skb, &mut state.owner);
+    ask.now = sock::now();
+    ask.identity = state.owner.identity;
+    sock::connected(sk, &mut ask.tuple);
+    ask.direction = direction(skb, state, &ask.tuple) as u8;
+    let peer = peer_of_packet(skb, &ask.tuple);
+    if is_calling(sk) && hook as u8 == Hook::Ingress as u8 && is_answer(skb) {
+        ask.set_peer(peer.or_unknown());
+    } else {
+        ask.set_known_peer(peer, &state.decision);
+    }
+    if ready && ask.peer != identity::PENDING {
+        state.held = 0;
+        return true;
+    }
+    if !policy::is_failsafe(ask) && who::may_wait(&mut state.held, ask.now) {
+        return false;
+    }
+    // Whoever the other one is: refused as pending.
+    ask.identity = identity::PENDING;
+    true
+}
+
+/// Whether the socket waits for the answer to its SYN.
+#[inline(always)]
+fn is_calling(sk: *mut bpf_sock) -> bool {
+    // SAFETY: `sk` is a full socket.
+    unsafe { read_volatile(&raw const (*sk).state) == SYN_SENT }
+}
+
 #[inline(never)]
 fn record(skb: *mut __sk_buff, kind: u8, hook: Hook, tuple: &Tuple, state: &SocketState) {
+    // The agent resets what is revoked: that it must be told.
+    let refused = kind == event::DENY && state.decision.flags & REVOKED == 0;
+    if refused && !refusal::may_record(&state.owner) {
+        return;
+    }
     let cookie = sock::cookie(skb.cast());
     emit::send(
         What::new(kind, hook),

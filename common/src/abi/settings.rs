@@ -114,5 +114,15 @@ pub struct Offsets {
     pub groups_count: u32,
     /// `group_info.gid`.
     pub groups_list: u32,
+    /// `task_struct.tgid`.
+    pub task_tgid: u32,
+    /// `task_struct.comm`.
+    pub task_comm: u32,
+    /// `cred.uid`.
+    pub cred_uid: u32,
+    /// `cred.gid`.
+    pub cred_gid: u32,
+    /// `kernfs_node.__parent`.
+    pub node_parent: u32,
 }
-abi_type!(Offsets, size = 88, align = 4);
+abi_type!(Offsets, size = 108, align = 4);

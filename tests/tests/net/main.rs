@@ -24,6 +24,7 @@ mod explain;
 mod failing_bind;
 mod failsafe;
 mod flood;
+mod folded;
 mod generations;
 mod group;
 mod hidden;

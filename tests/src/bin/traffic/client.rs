@@ -171,6 +171,20 @@ pub fn spray(address: SocketAddr, ports: u16) -> Result<Outcome> {
     Ok(outcome)
 }
 
+/// Says how many calls were refused with EPERM, as bytes sent.
+pub fn knock(address: SocketAddr, times: u16, spread: bool) -> Result<Outcome> {
+    let mut outcome = done("done");
+    for step in 0..times {
+        let port = address.port() + if spread { step } else { 0 };
+        let socket =
+            Socket::new(Domain::for_address(address), Type::STREAM, None).map_err(at("socket"))?;
+        let called = socket.connect(&SocketAddr::new(address.ip(), port).into());
+        let refused = called.is_err_and(|error| error.raw_os_error() == Some(libc::EPERM));
+        outcome.sent += u64::from(refused);
+    }
+    Ok(outcome)
+}
+
 fn prepare(call: &Call, kind: Type) -> Result<Socket> {
     let target = target(call);
     let domain = Domain::from(i32::from(target.family()));
