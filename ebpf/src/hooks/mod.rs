@@ -3,7 +3,9 @@
 mod bind;
 mod connect;
 mod exec;
+mod frame;
 mod sendmsg;
+mod setsockopt;
 mod skb;
 mod sock_create;
 mod sock_ops;

@@ -25,6 +25,7 @@ mod failing_bind;
 mod failsafe;
 mod flood;
 mod folded;
+mod frames;
 mod generations;
 mod group;
 mod hidden;

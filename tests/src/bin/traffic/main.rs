@@ -9,6 +9,7 @@ mod disguise;
 mod groups;
 mod hold;
 mod insist;
+mod packet;
 mod puppet;
 mod server;
 mod socket;
@@ -93,6 +94,10 @@ enum Command {
         #[arg(long)]
         spread: bool,
     },
+    /// Send a frame by a packet socket
+    Frame(packet::Frame),
+    /// Receive the frames that are sent so, until killed
+    Sniff { device: String },
     /// Connect, send, read the whole answer
     Call(client::Call),
     /// Connect and exchange small messages until cut
@@ -213,6 +218,8 @@ fn act(command: Command) -> Result<Outcome> {
             times,
             spread,
         } => client::knock(address, times, spread),
+        Command::Frame(frame) => packet::send(&frame),
+        Command::Sniff { device } => packet::sniff(&device),
         Command::Call(call) => Ok(client::call(&call)),
         Command::Hold { address, wait } => hold::hold(address, wait),
         Command::Insist { address } => insist::insist(address),
