@@ -56,7 +56,7 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> Fate {
     let mut seen = Seen::default();
     let unreadable = look_at(skb, hook, &mut seen);
     if unreadable != 0 {
-        return unparsed(sk, unreadable);
+        return unparsed(skb, sk, hook, &seen, unreadable);
     }
     let Some(state) = SOCKETS.get_or_create(sk.cast()) else {
         return Fate::Refuse;
@@ -158,8 +158,13 @@ fn find_peer(skb: *mut __sk_buff, hook: Hook, owner: &Owner, seen: &mut Seen) ->
         return true;
     }
     if !udp {
-        // The kernel answers.
-        seen.ask.set_peer(Peer::NOBODY);
+        let peer = if is_icmp(tuple.protocol) {
+            // The kernel answers.
+            Peer::NOBODY
+        } else {
+            Peer::UNKNOWN
+        };
+        seen.ask.set_peer(peer);
         return true;
     }
     if coming {
@@ -237,6 +242,7 @@ fn look_at(skb: *mut __sk_buff, hook: Hook, seen: &mut Seen) -> u8 {
         count(Count::PacketMalformed);
         return Reason::DeniedMalformed as u8;
     }
+    sock::of_packet(&packet, hook, &mut seen.ask.tuple);
     if packet.fragment != 0 {
         return Reason::DeniedFragment as u8;
     }
@@ -250,7 +256,6 @@ fn look_at(skb: *mut __sk_buff, hook: Hook, seen: &mut Seen) -> u8 {
         Direction::Ingress as u8
     };
     let tuple = &mut seen.ask.tuple;
-    sock::of_packet(&packet, hook, tuple);
     if is_icmp(packet.protocol) {
         // The source port is the echo identifier and the destination port the type, both ways.
         tuple.local_port = packet.source_port;
@@ -275,14 +280,21 @@ fn look_at(skb: *mut __sk_buff, hook: Hook, seen: &mut Seen) -> u8 {
 }
 
 /// A packet that can't be judged passes only for an owner whom no policy restricts.
-#[inline(always)]
-fn unparsed(sk: *mut bpf_sock, reason: u8) -> Fate {
+#[inline(never)]
+fn unparsed(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook, seen: &Seen, reason: u8) -> Fate {
     let Some(state) = SOCKETS.get(sk.cast()) else {
         return Fate::Refuse;
     };
     let mut decision = Decision::default();
     let reason = Reason::from_number(reason).unwrap_or(Reason::DeniedMalformed);
     policy::judge_socket(state.owner.identity, generation(), reason, &mut decision);
+    if !passes(&decision) {
+        if hook as u8 == Hook::Ingress as u8 {
+            decision.direction = Direction::Ingress as u8;
+        }
+        let cookie = sock::cookie(skb.cast());
+        refusal::of_call(hook, cookie, &seen.ask.tuple, &state.owner, &decision);
+    }
     fate(&decision)
 }
 

@@ -13,7 +13,7 @@ use ringfence_common::{
         },
         tuple::TCP,
     },
-    logic::packet::{FIN, Packet, SYN, parse_into},
+    logic::packet::{FIN, Packet, RST, SYN, parse_into},
 };
 
 use crate::{
@@ -51,10 +51,30 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
             return true;
         }
         if state.phase == PHASE_DENIED && state.decision.generation == generation {
+            return is_farewell(skb, sk, hook);
+        }
+    }
+    if hook as u8 == Hook::Ingress as u8 && is_farewell(skb, sk, hook) {
+        return true;
+    }
+    rejudge(skb, sk, hook, generation) || is_farewell(skb, sk, hook)
+}
+
+/// Whether the packet only ends a connection: a reset from the peer, who may be gone by now, or our own one
+/// of a connection that was revoked, so that its other end learns of it.
+#[inline(never)]
+fn is_farewell(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
+    if hook as u8 == Hook::Egress as u8 {
+        let revoked = SOCKETS
+            .get(sk.cast())
+            .is_some_and(|state| state.decision.flags & REVOKED != 0);
+        if !revoked {
             return false;
         }
     }
-    rejudge(skb, sk, hook, generation)
+    let mut packet = Packet::default();
+    let parsed = parse_into(&Skb(skb), &mut packet).is_ok();
+    parsed && packet.tcp_flags & RST != 0 && packet.payload == 0 && packet.detour == 0
 }
 
 /// Whether the packet stays on this host as its decision says: an address of this host may be reached

@@ -39,6 +39,7 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
         sk,
         state,
         protocol,
+        unknown,
     }) = caller(ctx)
     else {
         return Call::Refuse;
@@ -50,9 +51,11 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
         // The type is not known yet: the packets are judged.
         return Call::Allow;
     }
-    if state.owner.identity == identity::PENDING {
+    if unknown || state.owner.identity == identity::PENDING {
         // The handshake is held at egress until the agent has judged the executable.
-        emit::ask_about(&state.owner, Hook::Connect, sock::cookie(ctx.cast()));
+        if !unknown {
+            emit::ask_about(&state.owner, Hook::Connect, sock::cookie(ctx.cast()));
+        }
         state.decision = Decision {
             direction: Direction::Egress as u8,
             ..Decision::default()

@@ -38,7 +38,11 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
     seen.ask.tuple.remote_port = sock::user_port(ctx);
     seen.ask.tuple.protocol = caller.protocol;
     sock::bound(caller.sk, &mut seen.ask.tuple);
-    let call = judge(ctx, &caller.state.owner, &mut seen);
+    let call = if caller.unknown {
+        Call::Allow
+    } else {
+        judge(ctx, &caller.state.owner, &mut seen)
+    };
     let owner = &caller.state.owner;
     if call == Call::Allow && peer::is_group(owner.netns, &seen.ask.tuple.remote) {
         sender::note_to_group(&seen.ask.tuple, owner);
@@ -63,6 +67,10 @@ fn judge(ctx: *mut bpf_sock_addr, owner: &Owner, seen: &mut Seen) -> Call {
     seen.key.protocol = seen.ask.tuple.protocol;
     if let Some(pass) = flows::cached(seen) {
         return if pass { Call::Allow } else { Call::Refuse };
+    }
+    if flows::is_answered(seen) {
+        // The policy has changed since: the packet is judged by the direction of its flow.
+        return Call::Allow;
     }
     let _ = find_peer(ctx, owner.netns, &mut seen.ask);
     let mut decision = Decision::default();

@@ -7,6 +7,7 @@ mod common;
 
 mod addresses;
 mod adopt;
+mod answered;
 mod cheat;
 mod cheat_digest;
 mod cheat_names;
