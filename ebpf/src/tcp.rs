@@ -54,21 +54,26 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
             return is_farewell(skb, sk, hook);
         }
     }
-    if hook as u8 == Hook::Ingress as u8 && is_farewell(skb, sk, hook) {
+    // Of a client that is gone before anybody was judged: who it was can't be told.
+    let unjudged = SOCKETS
+        .get(sk.cast())
+        .is_none_or(|state| state.phase == PHASE_NEW);
+    if unjudged && hook as u8 == Hook::Ingress as u8 && is_farewell(skb, sk, hook) {
         return true;
     }
     rejudge(skb, sk, hook, generation) || is_farewell(skb, sk, hook)
 }
 
 /// Whether the packet only ends a connection: a reset from the peer, who may be gone by now, or our own one
-/// of a connection that was revoked, so that its other end learns of it.
+/// of a connection that was revoked, so that its other end on another host learns of it. (On this host that end
+/// is judged itself.)
 #[inline(never)]
 fn is_farewell(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
     if hook as u8 == Hook::Egress as u8 {
         let revoked = SOCKETS
             .get(sk.cast())
             .is_some_and(|state| state.decision.flags & REVOKED != 0);
-        if !revoked {
+        if !revoked || sock::device(skb) == LOOPBACK {
             return false;
         }
     }
