@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 use ringfence_common::logic::address::{
-    destination, in_network, is_loopback, is_mapped_v4, is_unspecified, map_v4, policy_address,
+    destination, in_network, is_group, is_loopback, is_mapped_v4, is_unspecified, map_v4,
+    policy_address,
 };
 
 fn v6(text: &str) -> [u8; 16] {
@@ -49,6 +50,27 @@ fn loopback_is_a_whole_network_in_ipv4_and_one_address_in_ipv6() {
         "::ffff:126.255.255.255",
     ] {
         assert!(!is_loopback(&v6(other)), "{other}");
+    }
+}
+
+#[test]
+fn groups_are_multicast_and_the_limited_broadcast_address() {
+    for group in [
+        "ff02::1",
+        "::ffff:224.0.0.1",
+        "::ffff:239.255.255.255",
+        "::ffff:255.255.255.255",
+    ] {
+        assert!(is_group(&v6(group)), "{group}");
+    }
+    for other in [
+        "fe80::1",
+        "::224.0.0.1",
+        "::ffff:223.255.255.255",
+        "::ffff:240.0.0.1",
+        "::",
+    ] {
+        assert!(!is_group(&v6(other)), "{other}");
     }
 }
 

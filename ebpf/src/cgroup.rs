@@ -71,6 +71,26 @@ pub fn of_packet(skb: *mut __sk_buff, cgroup: u64) -> Option<CgroupEntry> {
     })
 }
 
+/// What the current task's cgroup stands for, read from its directories alone; false outside the guarded
+/// tree. An unknown name is not looked up: where it may matter, the answer is pending.
+#[inline(never)]
+pub fn of_task(node: u64, into: &mut CgroupEntry) -> bool {
+    let mut node = node;
+    for level in 0..=MAX_LEVEL {
+        let Some(entry) = task::node_id(node).and_then(lookup) else {
+            let Some(above) = task::node_above(node) else {
+                return false;
+            };
+            node = above;
+            continue;
+        };
+        let unsure = level > 0 && entry.below != 0;
+        *into = if unsure { PENDING } else { entry };
+        return true;
+    }
+    false
+}
+
 /// What is known of the name of a cgroup.
 #[derive(Clone, Copy)]
 #[repr(u32)]

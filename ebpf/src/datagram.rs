@@ -4,12 +4,15 @@
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use ringfence_common::{
     abi::{
-        Count, Decision, Direction, FlowKey, Owner, Reason, SocketState, Verdict,
+        Count, Decision, Direction, FlowKey, Owner, Reason, SocketState, Tuple, Verdict,
         event::Hook,
         identity,
         tuple::{ICMP, ICMPV6, UDP},
     },
-    logic::packet::{Packet, is_echo, is_echo_reply, parse_into},
+    logic::{
+        address::is_mapped,
+        packet::{Packet, is_echo, is_echo_reply, parse_into},
+    },
 };
 
 use crate::{
@@ -53,7 +56,7 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> Fate {
     let mut seen = Seen::default();
     let unreadable = look_at(skb, hook, &mut seen);
     if unreadable != 0 {
-        return unparsed(sk, unreadable);
+        return unparsed(skb, sk, hook, &seen, unreadable);
     }
     let Some(state) = SOCKETS.get_or_create(sk.cast()) else {
         return Fate::Refuse;
@@ -100,6 +103,12 @@ fn judge(seen: &mut Seen, state: &SocketState, hook: Hook) -> Fate {
     let mut decision = Decision::default();
     if seen.ask.direction == Direction::Ingress as u8 {
         sides::inbound(&mut seen.ask, &mut decision);
+        if decision.reason == Reason::AllowedByRule as u8 && seen.ask.peer == identity::UNKNOWN {
+            // A rule for every peer is not for one that can't be told.
+            let (who, generation) = (seen.ask.identity, seen.ask.generation);
+            policy::judge_socket(who, generation, Reason::DeniedNoIdentity, &mut decision);
+            decision.direction = Direction::Ingress as u8;
+        }
         // The sender may have asked for somebody else who shares the port.
         if hook as u8 == Hook::Ingress as u8
             && passes(&decision)
@@ -130,33 +139,80 @@ fn is_connected(seen: &Seen, state: &SocketState) -> bool {
 /// it would take for somebody else's is judged by its policy here, where the sender is known.
 #[inline(never)]
 fn find_peer(skb: *mut __sk_buff, hook: Hook, owner: &Owner, seen: &mut Seen) -> bool {
-    if sock::device(skb) != LOOPBACK {
+    let tuple = &seen.ask.tuple;
+    let coming = hook as u8 == Hook::Ingress as u8;
+    let udp = tuple.protocol == UDP;
+    if !coming && udp && peer::is_group(owner.netns, &tuple.remote) {
+        // Nobody in particular. Each receiver on this host judges its copy, by who is noted.
+        sender::note_to_group(tuple, owner);
         seen.ask.set_peer(Peer::WORLD);
         return true;
     }
-    if seen.ask.tuple.protocol != UDP {
-        // The kernel answers.
-        seen.ask.set_peer(Peer::NOBODY);
+    if sock::device(skb) != LOOPBACK {
+        let peer = if coming && udp {
+            by_device(skb, tuple, owner)
+        } else {
+            Peer::WORLD
+        };
+        seen.ask.set_peer(peer);
         return true;
     }
-    if hook as u8 == Hook::Ingress as u8 {
-        // Whoever owns the source address now: what counts is who sent.
-        if let Some(identity) = sender::noted(&seen.ask.tuple, owner.netns) {
-            seen.ask.set_peer(Peer::proved(identity));
-            return true;
-        }
-        // A sender without a note is not in the guarded tree.
-        let peer = peer::on_this_host(skb.cast(), &seen.ask.tuple);
-        let unguarded = !peer.missing && peer.identity == identity::HOST;
-        seen.ask
-            .set_peer(if unguarded { peer } else { Peer::UNKNOWN });
+    if !udp {
+        let peer = if is_icmp(tuple.protocol) {
+            // The kernel answers.
+            Peer::NOBODY
+        } else {
+            Peer::UNKNOWN
+        };
+        seen.ask.set_peer(peer);
         return true;
     }
-    let peer = peer::on_this_host(skb.cast(), &seen.ask.tuple);
+    if coming {
+        let to_group = peer::is_group(owner.netns, &tuple.local);
+        let peer = sending(skb, tuple, owner, to_group);
+        seen.ask.set_peer(peer.or_unknown());
+        return true;
+    }
+    let peer = peer::on_this_host(skb.cast(), tuple);
+    sender::note(tuple, owner);
+    let known = peer.missing || sender::is_itself(skb, tuple, owner.identity);
     seen.ask.set_peer(peer);
     seen.peer_gone = u32::from(peer.missing);
-    sender::note(&seen.ask.tuple, owner);
-    peer.missing || sender::is_itself(skb, &seen.ask.tuple, owner.identity)
+    known
+}
+
+/// Who sent a datagram that comes by a device: somebody elsewhere. But what this host sends to a group
+/// through a device comes back by it.
+#[inline(never)]
+fn by_device(skb: *mut __sk_buff, tuple: &Tuple, owner: &Owner) -> Peer {
+    let may_be_back =
+        peer::is_group(owner.netns, &tuple.local) && peer::is_local(owner.netns, &tuple.remote);
+    if !may_be_back {
+        return Peer::WORLD;
+    }
+    let peer = sending(skb, tuple, owner, true);
+    if peer.missing && !is_mapped(words(&tuple.remote)) {
+        // Each link has its own link-local addresses: this one is used there too.
+        return Peer::WORLD;
+    }
+    peer.or_unknown()
+}
+
+/// Who on this host sent a datagram, whoever owns the source address now.
+#[inline(never)]
+fn sending(skb: *mut __sk_buff, tuple: &Tuple, owner: &Owner, to_group: bool) -> Peer {
+    if let Some(identity) = sender::noted(tuple, owner.netns, to_group) {
+        return Peer::proved(identity);
+    }
+    let peer = peer::on_this_host(skb.cast(), tuple);
+    // A socket that called the group sends without naming it.
+    let called = to_group && peer.called == sock::digest(words(&tuple.local), tuple.local_port);
+    // Any other sender without a note is not in the guarded tree.
+    if peer.missing || called || peer.identity == identity::HOST {
+        peer
+    } else {
+        Peer::UNKNOWN
+    }
 }
 
 /// Whether the receiver's policy lets in who really sends.
@@ -186,6 +242,7 @@ fn look_at(skb: *mut __sk_buff, hook: Hook, seen: &mut Seen) -> u8 {
         count(Count::PacketMalformed);
         return Reason::DeniedMalformed as u8;
     }
+    sock::of_packet(&packet, hook, &mut seen.ask.tuple);
     if packet.fragment != 0 {
         return Reason::DeniedFragment as u8;
     }
@@ -199,7 +256,6 @@ fn look_at(skb: *mut __sk_buff, hook: Hook, seen: &mut Seen) -> u8 {
         Direction::Ingress as u8
     };
     let tuple = &mut seen.ask.tuple;
-    sock::of_packet(&packet, hook, tuple);
     if is_icmp(packet.protocol) {
         // The source port is the echo identifier and the destination port the type, both ways.
         tuple.local_port = packet.source_port;
@@ -224,14 +280,21 @@ fn look_at(skb: *mut __sk_buff, hook: Hook, seen: &mut Seen) -> u8 {
 }
 
 /// A packet that can't be judged passes only for an owner whom no policy restricts.
-#[inline(always)]
-fn unparsed(sk: *mut bpf_sock, reason: u8) -> Fate {
+#[inline(never)]
+fn unparsed(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook, seen: &Seen, reason: u8) -> Fate {
     let Some(state) = SOCKETS.get(sk.cast()) else {
         return Fate::Refuse;
     };
     let mut decision = Decision::default();
     let reason = Reason::from_number(reason).unwrap_or(Reason::DeniedMalformed);
     policy::judge_socket(state.owner.identity, generation(), reason, &mut decision);
+    if !passes(&decision) {
+        if hook as u8 == Hook::Ingress as u8 {
+            decision.direction = Direction::Ingress as u8;
+        }
+        let cookie = sock::cookie(skb.cast());
+        refusal::of_call(hook, cookie, &seen.ask.tuple, &state.owner, &decision);
+    }
     fate(&decision)
 }
 

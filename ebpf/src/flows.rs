@@ -127,6 +127,17 @@ pub fn account(entry: &mut FlowEntry, seen: &Seen, hook: Hook) {
     }
 }
 
+/// Whether a datagram that a process is about to send goes to a peer who asked this socket, and was let in.
+#[inline(never)]
+pub fn is_answered(seen: &Seen) -> bool {
+    let Some(entry) = find(&seen.key) else {
+        return false;
+    };
+    passes(&entry.decision)
+        && entry.decision.direction == Direction::Ingress as u8
+        && entry.owner == seen.ask.identity
+}
+
 /// What is remembered about a datagram that a process is about to send; nothing where it must be judged.
 #[inline(never)]
 pub fn cached(seen: &Seen) -> Option<bool> {

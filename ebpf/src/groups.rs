@@ -1,7 +1,6 @@
 //! Which of the groups that workloads ask for the current process is in: its real group and its
 //! supplementary ones. Looked at only where the cgroup's process class asks for groups.
 
-use aya_ebpf::helpers::bpf_get_current_uid_gid;
 use ringfence_common::abi::executable::{GROUPED, NO_GID};
 
 use crate::{maps::GROUPS, task};
@@ -13,13 +12,13 @@ const STEPS: u32 = 17;
 /// Answer of the functions below where the kernel's memory can't be read.
 const UNREADABLE: i32 = -1;
 
-/// Process class of the current process in a cgroup of this class.
+/// Process class of the current process, whose real group is `gid`, in a cgroup of this class.
 #[inline(always)]
-pub fn class_of_current(class: u32) -> Option<u32> {
+pub fn class_of_current(class: u32, gid: u32) -> Option<u32> {
     if class & GROUPED == 0 {
         return Some(class);
     }
-    match ringfence_groups(class) {
+    match ringfence_groups(class, gid) {
         UNREADABLE => None,
         member => Some(class | member.cast_unsigned()),
     }
@@ -28,12 +27,11 @@ pub fn class_of_current(class: u32) -> Option<u32> {
 /// `MEMBER` bits of the current process. A global function, which the verifier checks once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn ringfence_groups(class: u32) -> i32 {
+pub extern "C" fn ringfence_groups(class: u32, real: u32) -> i32 {
     // SAFETY: an entry is never written in place: what a class means stays the same.
     let (Some(asked), Some((count, list))) = (unsafe { GROUPS.get(class) }, task::groups()) else {
         return UNREADABLE;
     };
-    let real = (bpf_get_current_uid_gid() >> 32) as u32;
     let mut member = 0;
     let mut bit = 1;
     for gid in &asked.gids {

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use core::ptr::write_volatile;
 use ringfence_common::abi::{
-    Count, ExecutableKey, Identity, Owner, ProcessKey,
+    CgroupEntry, Count, ExecutableKey, Identity, Owner, ProcessKey,
     event::Hook,
     executable::{ANY_UID, GROUPED, MEMBER},
     identity,
@@ -73,15 +73,25 @@ fn fill<const COUNTED: bool>(owner: &mut Owner) {
         };
         return;
     };
+    if task::is_agent(owner.tgid) {
+        owner.class = base.class;
+        owner.identity = identity::AGENT;
+        return;
+    }
+    let gid = (bpf_get_current_uid_gid() >> 32) as u32;
+    in_cgroup(base, executable.is_some(), gid, owner);
+}
+
+/// Fills in class and identity of the current process in a cgroup; the rest of the owner is there.
+#[inline(always)]
+pub fn in_cgroup(base: CgroupEntry, readable: bool, gid: u32, owner: &mut Owner) {
     owner.class = base.class;
-    owner.identity = if task::is_agent(owner.tgid) {
-        identity::AGENT
-    } else if base.class == 0 || owner.tgid == 0 {
+    owner.identity = if base.class == 0 || owner.tgid == 0 {
         base.identity
-    } else if executable.is_none() {
+    } else if !readable {
         count(Count::ExecutableUnreadable);
         identity::UNKNOWN
-    } else if let Some(class) = groups::class_of_current(base.class) {
+    } else if let Some(class) = groups::class_of_current(base.class, gid) {
         owner.class = class;
         by_process(base.identity, owner).unwrap_or(identity::PENDING)
     } else {

@@ -22,6 +22,8 @@
 )]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+mod acting;
+mod cached;
 mod cgroup;
 mod datagram;
 mod emit;

@@ -10,7 +10,7 @@ use aya_ebpf::{
 use core::ffi::c_void;
 use ringfence_common::abi::{
     CgroupEntry, ChildKey, ClassGroups, Count, Event, ExecutableKey, FailsafeEntry, FlowEntry,
-    FlowKey, Header, Identity, LocalKey, ProcessKey, Refusal, RuleEntry, RuleKey, Sender,
+    FlowKey, Header, Identity, LocalKey, ProcessKey, Refusal, Refuser, RuleEntry, RuleKey, Sender,
     SenderKey, Settings, SlotKey, SocketState, count, reason, settings::MAX_FAILSAFE,
 };
 
@@ -57,6 +57,8 @@ pub static OVERFLOW: LruHashMap<FlowKey, FlowEntry, 16_384> = LruHashMap::new();
 pub static SENDERS: LruHashMap<SenderKey, Sender, 16_384> = LruHashMap::new();
 #[btf_map]
 pub static DENIED: LruHashMap<FlowKey, Refusal, 16_384> = LruHashMap::new();
+#[btf_map]
+pub static REFUSERS: LruHashMap<u64, Refuser, 16_384> = LruHashMap::new();
 #[btf_map]
 pub static EVENTS: RingBuf<Event, 4_194_304> = RingBuf::new();
 #[btf_map]

@@ -7,8 +7,12 @@ use aya_ebpf::{
 };
 use core::{ffi::c_void, mem::zeroed};
 use ringfence_common::{
-    abi::{Identity, LocalKey, Tuple, identity, tuple::TCP},
-    logic::address::{is_loopback_words, is_mapped},
+    abi::{
+        Identity, LocalKey, Tuple, identity,
+        settings::{BROADCAST, OWN_ADDRESS},
+        tuple::TCP,
+    },
+    logic::address::{is_group_words, is_loopback_words, is_mapped},
 };
 
 use crate::{
@@ -25,6 +29,8 @@ pub struct Peer {
     pub verified: bool,
     /// It should be on this host, but has no socket (any more).
     pub missing: bool,
+    /// [`sock::digest`] of whom its socket called, 0 = nobody.
+    pub called: u32,
 }
 
 impl Peer {
@@ -33,6 +39,7 @@ impl Peer {
         identity: identity::WORLD,
         verified: false,
         missing: false,
+        called: 0,
     };
     /// Someone on this host who can't be told: no rule names it.
     pub const UNKNOWN: Self = Self::proved(identity::UNKNOWN);
@@ -41,6 +48,7 @@ impl Peer {
         identity: identity::HOST,
         verified: true,
         missing: true,
+        called: 0,
     };
 
     /// The same where somebody must be there.
@@ -56,6 +64,7 @@ impl Peer {
             identity,
             verified: true,
             missing: false,
+            called: 0,
         }
     }
 }
@@ -63,16 +72,25 @@ impl Peer {
 /// Whether an address belongs to the network namespace with this cookie.
 #[inline(always)]
 pub fn is_local(netns: u64, address: &[u8; 16]) -> bool {
-    if is_loopback_words(words(address)) {
-        return true;
-    }
+    is_loopback_words(words(address)) || listed(netns, address) == OWN_ADDRESS
+}
+
+/// Whether what is sent to the address may have several receivers, on this host and beyond.
+#[inline(never)]
+pub fn is_group(netns: u64, address: &[u8; 16]) -> bool {
+    is_group_words(words(address)) || listed(netns, address) == BROADCAST
+}
+
+/// What the address is in the network namespace with this cookie; 0 = somewhere else.
+#[inline(always)]
+fn listed(netns: u64, address: &[u8; 16]) -> u8 {
     let mut key = LocalKey {
         netns,
         address: [0; 16],
     };
     sock::set(&mut key.address, words(address));
-    // SAFETY: only the presence of the entry is looked at.
-    unsafe { LOCAL_ADDRESSES.get(key).is_some() }
+    // SAFETY: the value is copied at once.
+    unsafe { LOCAL_ADDRESSES.get(key).copied() }.unwrap_or(0)
 }
 
 /// The peer of `tuple`, whose address is local to the network namespace of `ctx`. A socket without
@@ -92,13 +110,14 @@ pub fn on_this_host(ctx: *mut c_void, tuple: &Tuple) -> Peer {
         if sk.is_null() {
             return Peer::NOBODY;
         }
-        let mut owner = identity::HOST;
+        let mut peer = Peer::proved(identity::HOST);
         if let Some(state) = SOCKETS.get(sk.cast()) {
             crate::identity::settle(&mut state.owner);
-            owner = state.owner.identity;
+            peer.identity = state.owner.identity;
+            peer.called = state.called;
         }
         let _ = bpf_sk_release(sk.cast());
-        Peer::proved(owner)
+        peer
     }
 }
 

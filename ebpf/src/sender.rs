@@ -16,12 +16,29 @@ const FLIGHT_NS: u64 = 1_000_000_000;
 const CONTESTED_NS: u64 = 10_000_000;
 
 /// Notes at egress who sends.
-#[inline(never)]
+#[inline(always)]
 pub fn note(tuple: &Tuple, owner: &Owner) {
     let key = SenderKey {
         netns: owner.netns,
         tuple: *tuple,
     };
+    put(&key, owner);
+}
+
+/// Notes who sends to a group: before there is a packet, because the copy of an IPv4 packet for this host
+/// (`ip_mc_output`) meets no hook at egress. Its source address is not known yet.
+#[inline(never)]
+pub fn note_to_group(tuple: &Tuple, owner: &Owner) {
+    let mut key = SenderKey {
+        netns: owner.netns,
+        tuple: *tuple,
+    };
+    sock::set(&mut key.tuple.local, [0; 4]);
+    put(&key, owner);
+}
+
+#[inline(never)]
+fn put(key: &SenderKey, owner: &Owner) {
     let mut sender = Sender {
         at_ns: sock::now(),
         identity: owner.identity,
@@ -45,14 +62,17 @@ pub fn note(tuple: &Tuple, owner: &Owner) {
     }
 }
 
-/// Who sent, as noted at egress; `tuple` is the receiver's view.
+/// Who sent, as noted; `tuple` is the receiver's view.
 #[inline(never)]
-pub fn noted(tuple: &Tuple, netns: u64) -> Option<Identity> {
+pub fn noted(tuple: &Tuple, netns: u64, to_group: bool) -> Option<Identity> {
     let mut key = SenderKey {
         netns,
         ..SenderKey::default()
     };
     turn(tuple, &mut key.tuple);
+    if to_group {
+        sock::set(&mut key.tuple.local, [0; 4]);
+    }
     // SAFETY: the value is copied at once.
     let sender = unsafe { SENDERS.get(key).copied() }?;
     (sock::now().wrapping_sub(sender.at_ns) < FLIGHT_NS).then_some(sender.identity)

@@ -39,6 +39,11 @@ static OFFSETS: Offsets = Offsets {
     cred_groups: 0,
     groups_count: 0,
     groups_list: 0,
+    task_tgid: 0,
+    task_comm: 0,
+    cred_uid: 0,
+    cred_gid: 0,
+    node_parent: 0,
 };
 
 /// Executable of the current task, read along `task->mm->exe_file->f_inode`.
@@ -80,6 +85,69 @@ pub fn groups() -> Option<(u32, u64)> {
         let count = read::<u32>(groups, at.groups_count)?;
         Some((count, groups + u64::from(at.groups_list)))
     }
+}
+
+/// Who the current task is, for hooks that lack the helpers.
+#[derive(Clone, Copy)]
+pub struct Credentials {
+    /// Thread group id.
+    pub tgid: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// Real group id.
+    pub gid: u32,
+}
+
+/// [`Credentials`] of the current task, read along `task->cred`.
+#[inline(always)]
+pub fn credentials() -> Option<Credentials> {
+    // SAFETY: as in `executable`.
+    unsafe {
+        let at = read_volatile(&raw const OFFSETS);
+        let task = bpf_get_current_task();
+        let credentials = pointer(task, at.task_cred)?;
+        Some(Credentials {
+            tgid: read(task, at.task_tgid)?,
+            uid: read(credentials, at.cred_uid)?,
+            gid: read(credentials, at.cred_gid)?,
+        })
+    }
+}
+
+/// Command name of the current task.
+#[inline(always)]
+pub fn command() -> Option<[u8; 16]> {
+    // SAFETY: as in `executable`.
+    unsafe {
+        let at = read_volatile(&raw const OFFSETS);
+        read(bpf_get_current_task(), at.task_comm)
+    }
+}
+
+/// The directory of the current task's cgroup, `task->cgroups->dfl_cgrp->kn`.
+#[inline(always)]
+pub fn cgroup_node() -> Option<u64> {
+    // SAFETY: as in `executable`.
+    unsafe {
+        let at = read_volatile(&raw const OFFSETS);
+        let set = pointer(bpf_get_current_task(), at.task_cgroups)?;
+        let cgroup = pointer(set, at.set_cgroup)?;
+        pointer(cgroup, at.cgroup_node)
+    }
+}
+
+/// cgroup id of a directory.
+#[inline(always)]
+pub fn node_id(node: u64) -> Option<u64> {
+    // SAFETY: as in `executable`.
+    unsafe { read(node, read_volatile(&raw const OFFSETS).node_id) }
+}
+
+/// The directory above one.
+#[inline(always)]
+pub fn node_above(node: u64) -> Option<u64> {
+    // SAFETY: as in `executable`.
+    unsafe { pointer(node, read_volatile(&raw const OFFSETS).node_parent) }
 }
 
 /// Whether the current task has no memory of its own, and so runs no executable.

@@ -13,15 +13,16 @@ use ringfence_common::{
         },
         tuple::TCP,
     },
-    logic::packet::{FIN, Packet, SYN, parse_into},
+    logic::packet::{FIN, Packet, RST, SYN, parse_into},
 };
 
 use crate::{
+    cached,
     emit::{self, What},
     identity as who, listener,
     maps::{SOCKETS, count, generation},
     peer::{self, Peer},
-    policy::{self, Ask, is_fresh, passes},
+    policy::{self, Ask, passes},
     refusal, sides,
     sock::{self, LISTEN, LOOPBACK, SYN_SENT, Skb, words},
 };
@@ -39,7 +40,7 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
         return false;
     }
     if let Some(state) = SOCKETS.get(sk.cast()) {
-        let fresh = is_fresh(&state.decision, generation) && is_as_near(skb, state);
+        let fresh = cached::allows(&state.decision, generation) && is_as_near(skb, state);
         if fresh && state.phase == PHASE_OPEN {
             if state.marks & FIN_SENT != 0 && hook as u8 == Hook::Ingress as u8 {
                 watch_fin(skb, state);
@@ -50,10 +51,35 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
             return true;
         }
         if state.phase == PHASE_DENIED && state.decision.generation == generation {
+            return is_farewell(skb, sk, hook);
+        }
+    }
+    // Of a client that is gone before anybody was judged: who it was can't be told.
+    let unjudged = SOCKETS
+        .get(sk.cast())
+        .is_none_or(|state| state.phase == PHASE_NEW);
+    if unjudged && hook as u8 == Hook::Ingress as u8 && is_farewell(skb, sk, hook) {
+        return true;
+    }
+    rejudge(skb, sk, hook, generation) || is_farewell(skb, sk, hook)
+}
+
+/// Whether the packet only ends a connection: a reset from the peer, who may be gone by now, or our own one
+/// of a connection that was revoked, so that its other end on another host learns of it. (On this host that end
+/// is judged itself.)
+#[inline(never)]
+fn is_farewell(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
+    if hook as u8 == Hook::Egress as u8 {
+        let revoked = SOCKETS
+            .get(sk.cast())
+            .is_some_and(|state| state.decision.flags & REVOKED != 0);
+        if !revoked || sock::device(skb) == LOOPBACK {
             return false;
         }
     }
-    rejudge(skb, sk, hook, generation)
+    let mut packet = Packet::default();
+    let parsed = parse_into(&Skb(skb), &mut packet).is_ok();
+    parsed && packet.tcp_flags & RST != 0 && packet.payload == 0 && packet.detour == 0
 }
 
 /// Whether the packet stays on this host as its decision says: an address of this host may be reached
@@ -151,32 +177,14 @@ fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook, generation: u32) 
     let Some(state) = SOCKETS.get_or_create(sk.cast()) else {
         return false;
     };
-    let ready = who::ready(skb, &mut state.owner);
     let mut ask = Ask {
-        now: sock::now(),
-        identity: state.owner.identity,
         generation,
         ..Ask::default()
     };
-    sock::connected(sk, &mut ask.tuple);
-    ask.direction = direction(skb, state, &ask.tuple) as u8;
-    // SAFETY: `sk` is a full socket.
-    let calling = unsafe { read_volatile(&raw const (*sk).state) } == SYN_SENT;
-    let peer = peer_of_packet(skb, &ask.tuple);
-    if calling && hook as u8 == Hook::Ingress as u8 && is_answer(skb) {
-        ask.set_peer(peer.or_unknown());
-    } else {
-        ask.set_known_peer(peer, &state.decision);
+    if !fill(skb, sk, hook, state, &mut ask) {
+        return false;
     }
-    if ready && ask.peer != identity::PENDING {
-        state.held = 0;
-    } else {
-        if !policy::is_failsafe(&ask) && who::may_wait(&mut state.held, ask.now) {
-            return false;
-        }
-        // Whoever the other one is: refused as pending.
-        ask.identity = identity::PENDING;
-    }
+    let calling = is_calling(sk);
     let mut decision = Decision::default();
     policy::judge(&ask, &mut decision);
     if calling {
@@ -202,7 +210,7 @@ fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook, generation: u32) 
         if !pass && phase != PHASE_CLOSED {
             write_volatile(&raw mut state.phase, PHASE_DENIED);
         }
-        write_volatile(&raw mut state.decision, decision);
+        cached::replace(&raw mut state.decision, &decision);
         if pass && phase != PHASE_CLOSED && phase != PHASE_OPENING {
             write_volatile(&raw mut state.phase, live);
         }
@@ -218,8 +226,52 @@ fn rejudge(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook, generation: u32) 
     pass
 }
 
+/// Fills in the question but for the generation; false for a packet that is held.
+#[inline(never)]
+fn fill(
+    skb: *mut __sk_buff,
+    sk: *mut bpf_sock,
+    hook: Hook,
+    state: &mut SocketState,
+    ask: &mut Ask,
+) -> bool {
+    let ready = who::ready(skb, &mut state.owner);
+    ask.now = sock::now();
+    ask.identity = state.owner.identity;
+    sock::connected(sk, &mut ask.tuple);
+    ask.direction = direction(skb, state, &ask.tuple) as u8;
+    let peer = peer_of_packet(skb, &ask.tuple);
+    if is_calling(sk) && hook as u8 == Hook::Ingress as u8 && is_answer(skb) {
+        ask.set_peer(peer.or_unknown());
+    } else {
+        ask.set_known_peer(peer, &state.decision);
+    }
+    if ready && ask.peer != identity::PENDING {
+        state.held = 0;
+        return true;
+    }
+    if !policy::is_failsafe(ask) && who::may_wait(&mut state.held, ask.now) {
+        return false;
+    }
+    // Whoever the other one is: refused as pending.
+    ask.identity = identity::PENDING;
+    true
+}
+
+/// Whether the socket waits for the answer to its SYN.
+#[inline(always)]
+fn is_calling(sk: *mut bpf_sock) -> bool {
+    // SAFETY: `sk` is a full socket.
+    unsafe { read_volatile(&raw const (*sk).state) == SYN_SENT }
+}
+
 #[inline(never)]
 fn record(skb: *mut __sk_buff, kind: u8, hook: Hook, tuple: &Tuple, state: &SocketState) {
+    // The agent resets what is revoked: that it must be told.
+    let refused = kind == event::DENY && state.decision.flags & REVOKED == 0;
+    if refused && !refusal::may_record(&state.owner) {
+        return;
+    }
     let cookie = sock::cookie(skb.cast());
     emit::send(
         What::new(kind, hook),

@@ -93,6 +93,13 @@ impl Running {
         }
     }
 
+    /// The lines so far that were not handed out.
+    #[must_use]
+    pub fn unread(&self) -> Vec<Outcome> {
+        let lines = self.lines.0.lock().unwrap();
+        lines.0.get(self.seen..).unwrap_or_default().to_vec()
+    }
+
     /// Whether it still runs.
     pub fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))

@@ -313,7 +313,7 @@ impl Engine {
             .and_then(|snapshot| {
                 self.datapath
                     .identities
-                    .set_local_addresses(snapshot.addresses, snapshot.unread == 0)
+                    .set_local_addresses(&snapshot.addresses, snapshot.unread == 0)
                     .map_err(|error| error.to_string())
             });
         if let Err(error) = result {

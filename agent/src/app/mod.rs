@@ -11,6 +11,7 @@ mod documents;
 mod engine;
 mod events;
 mod first;
+mod frames;
 mod last_good;
 mod newest;
 mod policy;
@@ -137,6 +138,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
             }
         }));
     }
+    let (frames, covered) = frames::Task::new(started.frames, started.metrics.clone());
+    let _ = tasks.spawn(until(&cancel, frames.run()));
     let (revoke, revocations) = mpsc::channel(revoke::QUEUE);
     let _ = tasks.spawn(until(&cancel, revoke::run(revocations)));
     let (questions, asked) = mpsc::channel(events::QUESTIONS);
@@ -201,6 +204,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         runtimes,
         hangup,
         revoke,
+        covered,
     };
     let _ = tasks.spawn(policy.run(cancel.clone()));
 

@@ -23,6 +23,7 @@ use super::{
     containers,
     engine::Engine,
     events::Question,
+    frames,
     publish::Published,
     refusals::Refusals,
     revoke,
@@ -93,6 +94,8 @@ pub struct Task {
     pub spared: revoke::Spared,
     /// Connections to end.
     pub revoke: mpsc::Sender<revoke::Target>,
+    /// Devices whose frames are judged.
+    pub covered: watch::Receiver<frames::State>,
 }
 
 impl Task {
@@ -287,6 +290,7 @@ impl Task {
         let counts = self.counts.counts();
         let hooks = hooks(&mut self.engine);
         let repairs = self.engine.repairs();
+        let covered = self.covered.borrow().clone();
         let warnings = self.warnings();
         self.published.update_status(|status| {
             status.hooks = hooks;
@@ -297,8 +301,9 @@ impl Task {
                 .map(|((_, name), value)| ((*name).to_owned(), value))
                 .collect();
             for (name, value) in [
-                ("hooks-reattached", repairs.hooks),
-                ("pins-restored", repairs.pins),
+                ("hooks-reattached", repairs.hooks + covered.reattached),
+                ("pins-restored", repairs.pins + covered.repinned),
+                ("frame-devices", covered.devices),
             ] {
                 let value = u64::try_from(value).unwrap_or(u64::MAX);
                 let _ = status.counts.insert(name.to_owned(), value);
@@ -350,6 +355,7 @@ impl Task {
         all.extend(ties);
         all.extend(containers);
         all.extend(crowd);
+        all.extend(frames::warning(&self.covered.borrow()));
         all.extend_from_slice(&self.unmatched);
         all.extend(self.note.clone());
         if let (Some(trial), Ok(found)) = (&self.trial, &self.found)

@@ -26,7 +26,8 @@ use crate::{
     api::{self, ControllerState, Feature, Hook, PolicySource, Status},
     config::{CgroupRoot, Config, Mode, Unselected},
     datapath::{
-        Counts, Datapath, Events, FlowMap, HOOKS, KernelLog, Options, detach, features, lock, mount,
+        Counts, Datapath, Events, FlowMap, Frames, HOOKS, KernelLog, Options, detach, features,
+        frames::Look, lock, mount,
     },
     endpoints, flow,
     identity::{Resolver, root},
@@ -71,6 +72,8 @@ pub struct Started {
     pub endpoints: endpoints::Task,
     /// Access to what it finds.
     pub listening: endpoints::Handle,
+    /// What covers devices, and its first look at them.
+    pub frames: (Frames, Look),
     /// Keeps a second agent away as long as it lives.
     pub lock: lock::StateLock,
 }
@@ -143,6 +146,7 @@ async fn attempt(config: &Config) -> anyhow::Result<Started> {
     // The sockets that are open have owners before they are judged, so that nobody is taken for someone else.
     engine.adopt_sockets();
     engine.datapath().attach()?;
+    let frames = cover(&mut engine)?;
     save(&engine, &first);
     // Again for what was opened meanwhile.
     engine.adopt_sockets();
@@ -188,6 +192,7 @@ async fn attempt(config: &Config) -> anyhow::Result<Started> {
         synchronisation: config.controller.clone(),
         held,
         first,
+        frames,
         lock,
     })
 }
@@ -208,6 +213,16 @@ fn show(first: &First, published: &Published, metrics: &Metrics) {
         tracing::warn!(note, "policy");
         metrics.policy_rolled_back();
     }
+}
+
+/// Covers the devices of guarded processes.
+fn cover(engine: &mut Engine) -> anyhow::Result<(Frames, Look)> {
+    let mut frames = engine.datapath().frames()?;
+    let look = frames.look();
+    if let Some(error) = &look.failed {
+        tracing::warn!(error, "some devices are not covered");
+    }
+    Ok((frames, look))
 }
 
 /// The task that looks where workloads listen.

@@ -105,6 +105,7 @@ fn value(pin_dir: &Path, detached: &Detached) -> Value {
         json!({
             "version": version.number,
             "hooks": hooks.collect::<Vec<_>>(),
+            "devices": version.devices,
             "maps": version.maps,
         })
     });
@@ -139,6 +140,7 @@ mod tests {
                 hook("ingress", 7, Some("/sys/fs/cgroup")),
                 hook("bind4", 9, None),
             ],
+            devices: 1,
             maps: vec!["ACTIVE".to_owned(), "RULES".to_owned()],
         };
         let cells = |row: [&str; 4]| row.map(str::to_owned).to_vec();

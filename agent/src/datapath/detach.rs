@@ -1,7 +1,7 @@
 //! `ringfence detach`: ends enforcement by removing what agents have pinned, whatever their version.
 //!
 //! Removes what carries a name of Ringfence below a directory of a version, and nothing else. Links go
-//! first, those that judge packets before those that give sockets their owners: nobody is judged by
+//! first, those that judge frames and packets before those that give sockets their owners: nobody is judged by
 //! half of a policy. Refuses while an agent holds a lock, because it would attach again.
 
 use std::{
@@ -13,6 +13,7 @@ use std::{
 };
 
 use super::{
+    frames,
     links::HOOKS,
     lock::{self, LockError},
     mount::{self, MountError},
@@ -93,6 +94,8 @@ pub struct Version {
     pub number: u32,
     /// Hooks, in the order in which they were removed.
     pub hooks: Vec<Hook>,
+    /// Devices whose frames were judged.
+    pub devices: usize,
     /// Maps.
     pub maps: Vec<String>,
 }
@@ -153,6 +156,7 @@ pub fn detach(pin_dir: &Path, state_dir: Option<&Path>) -> Result<Detached, Deta
     for (number, path) in &found {
         let version = Version {
             number: *number,
+            devices: frames::remove(path).map_err(cannot_remove(&path.join(frames::DIRECTORY)))?,
             hooks: remove_links(&path.join(pins::LINKS))?,
             maps: Vec::new(),
         };
@@ -160,7 +164,7 @@ pub fn detach(pin_dir: &Path, state_dir: Option<&Path>) -> Result<Detached, Deta
     }
     for (version, (_, path)) in versions.iter_mut().zip(&found) {
         version.maps = remove_maps(path)?;
-        for directory in [&path.join(pins::LINKS), path] {
+        for directory in [&path.join(frames::DIRECTORY), &path.join(pins::LINKS), path] {
             remove_directory(directory)?;
         }
     }
@@ -231,7 +235,13 @@ fn remove_directory(path: &Path) -> Result<(), DetachError> {
 fn left_below(pin_dir: &Path, versions: &[(u32, PathBuf)]) -> Result<Vec<PathBuf>, DetachError> {
     let ours: BTreeSet<PathBuf> = versions
         .iter()
-        .flat_map(|(_, path)| [path.join(pins::LINKS), path.clone()])
+        .flat_map(|(_, path)| {
+            [
+                path.join(frames::DIRECTORY),
+                path.join(pins::LINKS),
+                path.clone(),
+            ]
+        })
         .collect();
     let mut left = Vec::new();
     for directory in ours.iter().map(PathBuf::as_path).chain([pin_dir]) {

@@ -123,7 +123,7 @@ fn kernel() -> [Feature; 5] {
     ]
 }
 
-fn optional() -> [Feature; 5] {
+fn optional() -> [Feature; 6] {
     let lacking = |name, present, note| Feature {
         name,
         present,
@@ -160,8 +160,15 @@ fn optional() -> [Feature; 5] {
         lacking(
             "bpf-lsm",
             names_lsm(&read("/sys/kernel/security/lsm"), "bpf"),
-            "a process with CAP_NET_RAW can read packets of others through AF_PACKET sockets; boot \
-             with lsm=...,bpf (CONFIG_BPF_LSM=y), or take CAP_NET_RAW away",
+            "a process with CAP_NET_RAW can read packets of others through AF_PACKET sockets (sending is \
+             judged): nothing but a BPF LSM program could refuse that, and the agent has none; take \
+             CAP_NET_RAW away",
+        ),
+        lacking(
+            "vsock",
+            !lists_protocol(&read("/proc/net/protocols"), "AF_VSOCK"),
+            "AF_VSOCK sockets, between a virtual machine and its host, pass no hook and are not judged; unload \
+             the modules vsock* where nobody needs them",
         ),
     ]
 }
@@ -197,6 +204,12 @@ fn mounts_filesystem(mountinfo: &str, name: &str) -> bool {
         let mut kind = line.split(' ').skip_while(|field| *field != "-").skip(1);
         kind.next() == Some(name)
     })
+}
+
+fn lists_protocol(protocols: &str, name: &str) -> bool {
+    protocols
+        .lines()
+        .any(|line| line.split_whitespace().next() == Some(name))
 }
 
 fn names_lsm(list: &str, name: &str) -> bool {
@@ -268,6 +281,10 @@ mod tests {
             "41 31 0:38 / /cgroup2 rw - tmpfs cgroup2 rw",
             "cgroup2"
         ));
+
+        let protocols = "protocol  size sockets\nAF_VSOCK  1216      0\nTCP 2304 9\n";
+        assert!(lists_protocol(protocols, "AF_VSOCK"));
+        assert!(!lists_protocol(protocols, "VSOCK"));
 
         assert!(names_lsm("lockdown,capability,bpf\n", "bpf"));
         assert!(!names_lsm("lockdown,bpfx", "bpf"));

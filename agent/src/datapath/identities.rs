@@ -1,6 +1,6 @@
 //! Identities into the maps: writes the difference between what the resolver wants and what is there.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use aya::{
     Pod,
@@ -74,17 +74,17 @@ impl Identities {
         }
     }
 
-    /// Adds the addresses that are local to some network namespace; where the list is complete, others
+    /// Adds the addresses that are local to some network namespace or broadcast there; where the list is complete, others
     /// are removed.
     ///
     /// # Errors
     /// [`DatapathError::Full`] or [`DatapathError::Map`].
     pub fn set_local_addresses(
         &mut self,
-        addresses: Vec<LocalKey>,
+        wanted: &BTreeMap<LocalKey, u8>,
         complete: bool,
     ) -> Result<(), DatapathError> {
-        let wanted: OrdMap<_, _> = addresses.into_iter().map(|key| (key, 1)).collect();
+        let wanted: OrdMap<_, _> = wanted.iter().map(|(key, one)| (*key, *one)).collect();
         self.local_addresses.add(&wanted)?;
         if !complete {
             return Ok(());

@@ -21,10 +21,14 @@ pub struct Hook {
 }
 
 /// Every hook. Those that judge packets come last: they are the first to go when enforcement ends.
-pub const HOOKS: [Hook; 11] = [
+pub const HOOKS: [Hook; 12] = [
     Hook {
         name: "sock_create",
         attach_type: 2,
+    },
+    Hook {
+        name: "setsockopt",
+        attach_type: 22,
     },
     Hook {
         name: "sock_release",

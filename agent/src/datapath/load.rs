@@ -18,12 +18,14 @@ use ringfence_common::abi::{names, version};
 use super::{
     error::DatapathError,
     kernel_log::KernelLog,
-    links::{self, HOOKS, Hook, Link},
+    links::{self, HOOKS, Link},
     maps, offsets, pins,
 };
 
 /// The kernel programs, as `cargo xtask build` made them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("RINGFENCE_BPF_OBJECT"));
+/// The program at the egress of devices.
+const FRAME: &str = "ringfence_frame";
 /// The optional program: it sees executables early.
 const EXEC: &str = "exec";
 
@@ -78,6 +80,7 @@ pub fn load(options: &Options) -> Result<Loaded, DatapathError> {
     for hook in HOOKS {
         load_program(&mut ebpf, hook.name)?;
     }
+    load_program(&mut ebpf, FRAME)?;
     Ok(Loaded { ebpf })
 }
 
@@ -106,8 +109,8 @@ impl Loaded {
         early
             .into_iter()
             .chain(late)
-            .map(|hook: &Hook| {
-                let program = self.descriptor(*hook)?;
+            .map(|hook: &links::Hook| {
+                let program = self.descriptor(hook.name)?;
                 links::attach(
                     *hook,
                     program.as_fd(),
@@ -146,19 +149,27 @@ impl Loaded {
         KernelLog::new(logger).map_err(|error| error.to_string())
     }
 
-    fn descriptor(&self, hook: Hook) -> Result<OwnedFd, DatapathError> {
+    /// The program at the egress of devices.
+    ///
+    /// # Errors
+    /// As [`Self::attach`].
+    pub fn frame(&self) -> Result<OwnedFd, DatapathError> {
+        self.descriptor(FRAME)
+    }
+
+    fn descriptor(&self, name: &'static str) -> Result<OwnedFd, DatapathError> {
         let program = self
             .ebpf
-            .program(hook.name)
-            .ok_or(DatapathError::Missing(hook.name))?;
+            .program(name)
+            .ok_or(DatapathError::Missing(name))?;
         let fd = program.fd().map_err(|error| DatapathError::Program {
-            name: hook.name,
+            name,
             reason: error.to_string(),
         })?;
         fd.as_fd()
             .try_clone_to_owned()
             .map_err(|source| DatapathError::Pin {
-                path: PathBuf::from(hook.name),
+                path: PathBuf::from(name),
                 source,
             })
     }
@@ -239,6 +250,8 @@ fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError
         Program::CgroupSock(program) => Some(program.load()),
         Program::CgroupSockAddr(program) => Some(program.load()),
         Program::SockOps(program) => Some(program.load()),
+        Program::CgroupSockopt(program) => Some(program.load()),
+        Program::SchedClassifier(program) => Some(program.load()),
         Program::RawTracePoint(program) => Some(program.load()),
         _ => None,
     });

@@ -1,20 +1,25 @@
-//! Which addresses are local, for each network namespace of the host.
+//! Which addresses are local, for each network namespace of the host, and which are those of broadcasts.
 //!
 //! Owns the listing and the notice of changes; never writes maps. Loopback addresses are left out: the
 //! programs know them. So are addresses that only a route makes local. The own namespace's changes
 //! are told by [`Watch`], the others' are seen by the next [`snapshot`].
 
 use std::{
+    collections::BTreeMap,
     io::{self, Read},
+    net::Ipv4Addr,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
 use nix::{
-    ifaddrs::getifaddrs,
+    ifaddrs::{InterfaceAddress, getifaddrs},
     sys::socket::{NetlinkAddr, SockaddrStorage, bind},
 };
 use ringfence_common::{
-    abi::LocalKey,
+    abi::{
+        LocalKey,
+        settings::{BROADCAST, OWN_ADDRESS},
+    },
     logic::address::{self, is_loopback},
 };
 use socket2::{Domain, Protocol, Socket, Type};
@@ -44,8 +49,8 @@ pub enum LocalAddressesError {
 /// The addresses of all namespaces at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Sorted, each once.
-    pub addresses: Vec<LocalKey>,
+    /// [`OWN_ADDRESS`] or [`BROADCAST`] of each.
+    pub addresses: BTreeMap<LocalKey, u8>,
     /// Namespaces that could not be entered or read, whose addresses are missing.
     pub unread: usize,
 }
@@ -71,19 +76,44 @@ pub fn snapshot() -> Result<Snapshot, LocalAddressesError> {
             }
         }
     }
-    out.addresses.sort_unstable();
-    out.addresses.dedup();
     Ok(out)
 }
 
 /// Those of the calling thread's namespace.
-fn addresses() -> io::Result<Vec<LocalKey>> {
+fn addresses() -> io::Result<BTreeMap<LocalKey, u8>> {
     let netns = netns::cookie()?;
-    let found = getifaddrs()?
-        .filter_map(|interface| bytes(&interface.address?))
-        .filter(|address| !is_loopback(address))
-        .map(|address| LocalKey { netns, address });
-    Ok(found.collect())
+    let interfaces: Vec<_> = getifaddrs()?.collect();
+    let key = |address| LocalKey { netns, address };
+    let broadcasts = interfaces.iter().flat_map(broadcasts);
+    let own = interfaces
+        .iter()
+        .filter_map(|interface| bytes(interface.address.as_ref()?))
+        .filter(|address| !is_loopback(address));
+    // What is both is an own address.
+    Ok(broadcasts
+        .map(|address| (key(address), BROADCAST))
+        .chain(own.map(|address| (key(address), OWN_ADDRESS)))
+        .collect())
+}
+
+/// The broadcast addresses that come with an IPv4 address: that of its network, for which the kernel makes a
+/// route by itself (`fib_add_ifaddr`), and the one that was set with it.
+fn broadcasts(interface: &InterfaceAddress) -> Vec<[u8; 16]> {
+    let v4 = |address: &Option<SockaddrStorage>| Some(address.as_ref()?.as_sockaddr_in()?.ip());
+    let Some((address, mask)) = v4(&interface.address).zip(v4(&interface.netmask)) else {
+        return Vec::new();
+    };
+    let hosts = !u32::from(mask);
+    // A network of one or two addresses has none, loopback needs none.
+    if hosts < 3 || address.is_loopback() {
+        return Vec::new();
+    }
+    let all = Ipv4Addr::from(u32::from(address) | hosts);
+    let set = v4(&interface.broadcast).filter(|set| !set.is_unspecified());
+    std::iter::once(all)
+        .chain(set)
+        .map(|address| address::map_v4(address.octets()))
+        .collect()
 }
 
 fn bytes(address: &SockaddrStorage) -> Option<[u8; 16]> {
@@ -169,18 +199,23 @@ mod tests {
         let guest = Guest::start()?;
         guest.run("ip addr add 10.77.1.2/24 dev lo; ip -6 addr add fd77::2/64 dev lo")?;
         let netns = guest.inside(netns::cookie)?;
-        let theirs = |all: Vec<LocalKey>| -> Vec<_> {
-            let theirs = all.into_iter().filter(|key| key.netns == netns);
-            theirs.map(|key| key.address).collect()
+        let theirs = |all: BTreeMap<LocalKey, u8>| -> Vec<_> {
+            let theirs = all.into_iter().filter(|(key, _)| key.netns == netns);
+            theirs.map(|(key, kind)| (key.address, kind)).collect()
         };
         let v4 = address::map_v4([10, 77, 1, 2]);
         let v6 = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2).octets();
-        assert_eq!(theirs(snapshot()?.addresses), vec![v4, v6]);
+        let v6 = (v6, OWN_ADDRESS);
+        let all = (address::map_v4([10, 77, 1, 255]), BROADCAST);
+        assert_eq!(
+            theirs(snapshot()?.addresses),
+            vec![(v4, OWN_ADDRESS), all, v6]
+        );
 
         guest.run("ip addr del 10.77.1.2/24 dev lo")?;
         assert_eq!(theirs(snapshot()?.addresses), vec![v6]);
         drop(guest);
-        assert_eq!(theirs(snapshot()?.addresses), Vec::<[u8; 16]>::new());
+        assert_eq!(theirs(snapshot()?.addresses), []);
         Ok(())
     }
 
@@ -188,11 +223,9 @@ mod tests {
     fn own_addresses_are_listed_without_loopback() -> TestResult {
         let own = netns::cookie()?;
         let found = snapshot()?.addresses;
-        assert!(found.is_sorted());
-        assert!(found.iter().all(|key| !is_loopback(&key.address)));
-        let expected = addresses()?;
-        let listed = found.iter().filter(|key| key.netns == own);
-        assert_eq!(listed.count(), expected.len());
+        assert!(found.keys().all(|key| !is_loopback(&key.address)));
+        let listed = found.into_iter().filter(|(key, _)| key.netns == own);
+        assert_eq!(listed.collect::<BTreeMap<_, _>>(), addresses()?);
         Ok(())
     }
 

@@ -15,6 +15,7 @@ mod events;
 pub mod fds;
 pub mod features;
 mod flow_map;
+pub mod frames;
 mod guarded;
 mod identities;
 mod kernel_log;
@@ -39,6 +40,7 @@ pub use error::DatapathError;
 pub use events::Events;
 pub(crate) use events::fuzz as fuzz_events;
 pub use flow_map::{FlowMap, key_of};
+pub use frames::Frames;
 pub use identities::Identities;
 pub use kernel_log::KernelLog;
 pub use links::{HOOKS, Link};
@@ -183,6 +185,15 @@ impl Datapath {
     /// Why it could not be attached.
     pub fn watch_executions(&mut self) -> Result<(), String> {
         self.loaded.watch_executions()
+    }
+
+    /// What keeps frames from going past the hooks. Nothing new is covered yet.
+    ///
+    /// # Errors
+    /// [`DatapathError::Pin`] or [`DatapathError::Cgroup`].
+    pub fn frames(&self) -> Result<Frames, DatapathError> {
+        let program = self.loaded.frame()?;
+        Frames::open(&self.directory(), program, &self.options.cgroup_root)
     }
 
     /// The debug messages of the programs; they are sent when [`Options::debug`] asks for them.

@@ -12,7 +12,7 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd},
         unix::{ffi::OsStrExt, fs::MetadataExt, net::UnixDatagram},
     },
-    path::Path,
+    path::{Path, PathBuf},
     thread,
 };
 
@@ -67,9 +67,17 @@ pub(super) fn others(skip: impl Fn(NamespaceId) -> bool) -> io::Result<Vec<Names
             add(&entry.path().join("ns/net"));
         }
     }
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    mounts.lines().filter_map(mounted).for_each(add);
+    for path in mounts() {
+        add(&path);
+    }
     Ok(found)
+}
+
+/// Where network namespaces are mounted.
+pub(super) fn mounts() -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = mounts.lines().filter_map(mounted);
+    points.map(Path::to_path_buf).collect()
 }
 
 /// Mount point, if the line of mountinfo is that of a network namespace (`ip netns`, container runtimes).

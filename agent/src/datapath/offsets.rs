@@ -91,6 +91,14 @@ fn find(kernel: &Kernel<'_>) -> Result<Offsets, OffsetsError> {
         cred_groups: kernel.offset("cred", "group_info")?,
         groups_count: kernel.offset("group_info", "ngroups")?,
         groups_list: kernel.offset("group_info", "gid")?,
+        task_tgid: kernel.offset("task_struct", "tgid")?,
+        task_comm: kernel.offset("task_struct", "comm")?,
+        cred_uid: kernel.offset("cred", "uid")?,
+        cred_gid: kernel.offset("cred", "gid")?,
+        // Since 6.15, and before.
+        node_parent: kernel
+            .offset("kernfs_node", "__parent")
+            .or_else(|_| kernel.offset("kernfs_node", "parent"))?,
     })
 }
 

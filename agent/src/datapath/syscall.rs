@@ -22,8 +22,9 @@ const OBJ_GET_INFO_BY_FD: i32 = 15;
 const LINK_CREATE: i32 = 28;
 const LINK_UPDATE: i32 = 29;
 const LINK_DETACH: i32 = 34;
-/// `BPF_LINK_TYPE_CGROUP`.
+/// `BPF_LINK_TYPE_CGROUP`, `BPF_LINK_TYPE_TCX`.
 const KIND_CGROUP: u32 = 3;
+const KIND_TCX: u32 = 11;
 
 /// Runs one command; `attr` is the part of `union bpf_attr` that the command reads.
 fn bpf<T>(command: i32, attr: &mut T) -> io::Result<i64> {
@@ -118,6 +119,27 @@ pub fn link_create(
     bpf_fd(LINK_CREATE, &mut attr)
 }
 
+/// Attaches a tc program to a device of the calling thread's network namespace; `flags` say where among
+/// others (`BPF_F_BEFORE`, …).
+///
+/// # Errors
+/// The kernel's: `ENODEV`, `EEXIST` when the device has this program, `EINVAL` before 6.6.
+pub fn device_link_create(
+    program: BorrowedFd<'_>,
+    device: u32,
+    attach_type: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr = LinkCreate {
+        program: program.as_raw_fd().cast_unsigned(),
+        target: device,
+        attach_type,
+        flags,
+        extra: [0; 4],
+    };
+    bpf_fd(LINK_CREATE, &mut attr)
+}
+
 #[repr(C)]
 struct LinkUpdate {
     link: u32,
@@ -179,6 +201,17 @@ impl LinkInfo {
     #[must_use]
     pub const fn is_cgroup(&self) -> bool {
         self.kind == KIND_CGROUP
+    }
+
+    /// Index of the device of a tcx link, 0 = detached; `None` of any other link.
+    #[must_use]
+    pub const fn device(&self) -> Option<u32> {
+        // The field stands where a cgroup link has the lower half of the cgroup.
+        if self.kind == KIND_TCX {
+            Some((self.cgroup & 0xffff_ffff) as u32)
+        } else {
+            None
+        }
     }
 }
 

@@ -39,6 +39,7 @@ impl Event {
 #[derive(Debug, Default)]
 pub struct Counters {
     pub(super) queue_full: AtomicU64,
+    pub(super) evicted: AtomicU64,
     pub(super) live_full: AtomicU64,
     pub(super) live: AtomicU64,
     /// By event, then by verdict; verdict 0 is any without a name.
@@ -50,6 +51,12 @@ impl Counters {
     #[must_use]
     pub fn queue_full(&self) -> u64 {
         self.queue_full.load(Ordering::Relaxed)
+    }
+
+    /// Records that the log has dropped for newer ones.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
     }
 
     /// Open flows that the table of live flows had no room for.

@@ -172,6 +172,7 @@ impl Store {
         };
         if self.log.len() >= self.capacity {
             let _oldest = self.log.pop_front();
+            let _before = self.counters.evicted.fetch_add(1, Ordering::Relaxed);
         }
         self.log.push_back(numbered.clone());
         // An error means that nobody follows.

@@ -404,6 +404,7 @@ async fn the_log_keeps_the_last_records_in_order() {
         .map(|numbered| (numbered.sequence, numbered.record.event.cookie))
         .collect();
     assert_eq!(kept, [(3, 3), (4, 4), (5, 5)]);
+    assert_eq!(handle.counters().evicted(), 2);
     assert_eq!(handle.counters().flows(Event::Deny, Verdict::Allow), 5);
 }
 

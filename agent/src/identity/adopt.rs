@@ -66,6 +66,29 @@ pub fn cgroup_of_process(resolver: &Resolver, tgid: u32) -> Option<PathBuf> {
     origin.below_root(&cgroup_of(&PathBuf::from(format!("/proc/{tgid}")))?)
 }
 
+/// Tells the processes below the guarded root from others.
+pub struct Guarded(Origin);
+
+impl Guarded {
+    /// Of a guarded root; `None` where it is not below a visible cgroup2 mount.
+    #[must_use]
+    pub fn new(root: &Path) -> Option<Self> {
+        Origin::find(root).map(Self)
+    }
+
+    /// Whether that is every process.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.0.namespace == Path::new("/") && self.0.guarded == Path::new("/")
+    }
+
+    /// Whether the process with this directory below `/proc` is one; not when it is gone.
+    #[must_use]
+    pub fn holds(&self, process: &Path) -> bool {
+        cgroup_of(process).is_some_and(|path| self.0.below_root(&path).is_some())
+    }
+}
+
 fn process(
     tgid: u32,
     origin: &Origin,

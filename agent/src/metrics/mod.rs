@@ -31,6 +31,13 @@ const DIRECTIONS: [(Direction, &str); 3] = [
 /// Counters of what is no failure: slower ways that packets took.
 const DETOURS: [Count; 3] = [Count::AncestorWalk, Count::Pending, Count::Rejudged];
 
+/// Counters of what became of records.
+const RECORDS: [(&str, Count); 3] = [
+    ("sent", Count::EventSent),
+    ("lost", Count::EventLost),
+    ("folded", Count::RefusalFolded),
+];
+
 /// The kernel's counters at one moment, summed over CPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelCounts {
@@ -190,6 +197,12 @@ impl Metrics {
                 vec![counter(&[], self.flows.queue_full())],
             ),
             family(
+                "ringfence_flow_records_evicted_total",
+                "Flow records that the log dropped for newer ones.",
+                MetricType::COUNTER,
+                vec![counter(&[], self.flows.evicted())],
+            ),
+            family(
                 "ringfence_live_flows",
                 "Flows that are open.",
                 MetricType::GAUGE,
@@ -206,7 +219,7 @@ impl Metrics {
     fn failures(&self, kernel: &KernelCounts) -> MetricFamily {
         let in_kernel = Count::ALL
             .iter()
-            .filter(|(count, _)| !matches!(count, Count::EventSent | Count::EventLost))
+            .filter(|(count, _)| !RECORDS.iter().any(|(_, record)| record == count))
             .filter(|(count, _)| !DETOURS.contains(count))
             .map(|(count, name)| counter(&[("what", name)], at(&kernel.counts, *count as u32)));
         let live = counter(&[("what", "live-table-full")], self.flows.live_full());
@@ -274,12 +287,12 @@ fn detours(kernel: &KernelCounts) -> MetricFamily {
 }
 
 fn kernel_events(kernel: &KernelCounts) -> MetricFamily {
-    let kinds = [("sent", Count::EventSent), ("lost", Count::EventLost)];
     family(
         "ringfence_kernel_events_total",
-        "Records that the kernel programs sent, or lost because the buffer was full.",
+        "Records that the kernel programs sent, lost because the buffer was full, or folded: refusals of which \
+         a workload had the same or too many lately.",
         MetricType::COUNTER,
-        kinds
+        RECORDS
             .iter()
             .map(|(kind, count)| counter(&[("kind", kind)], at(&kernel.counts, *count as u32)))
             .collect(),

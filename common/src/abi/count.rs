@@ -24,10 +24,12 @@ pub enum Count {
     Rejudged = 8,
     /// Reading the groups of a task failed.
     GroupsUnreadable = 9,
+    /// Refusals that were not recorded, because the same or too many others of the workload were lately.
+    RefusalFolded = 10,
 }
 
 /// Number of counters.
-pub const LEN: u32 = 10;
+pub const LEN: u32 = 11;
 
 impl Count {
     /// Every counter with its metric name.
@@ -42,5 +44,6 @@ impl Count {
         (Self::Pending, "pending"),
         (Self::Rejudged, "rejudged"),
         (Self::GroupsUnreadable, "groups-unreadable"),
+        (Self::RefusalFolded, "refusal-folded"),
     ];
 }

@@ -75,4 +75,8 @@ pub enum Hook {
     SockRelease = 8,
     /// Tracepoint `sched_process_exec`.
     Exec = 9,
+    /// tc egress of a device: frames of packet sockets.
+    Frame = 10,
+    /// `cgroup/setsockopt`.
+    Setsockopt = 11,
 }

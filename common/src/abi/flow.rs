@@ -6,7 +6,7 @@ use super::{Decision, Identity, Tuple, abi_type};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowKey {
-    /// Socket cookie.
+    /// Socket cookie; in `DENIED` for a refused call who called, as in `REFUSERS`.
     pub cookie: u64,
     /// Address of the peer.
     pub remote: [u8; 16],
@@ -17,8 +17,8 @@ pub struct FlowKey {
     /// In `FLOWS` for ICMP echo the [`super::Direction`] of the request, else 0; in `DENIED` the
     /// [`super::Direction`] that was refused.
     pub echo: u8,
-    /// Zero.
-    pub pad: u32,
+    /// In `DENIED` 1 for a refused call, else 0.
+    pub call: u32,
 }
 abi_type!(FlowKey, size = 32, align = 8);
 
@@ -58,9 +58,22 @@ pub struct Refusal {
     /// Rule that decided, 0 = none.
     pub rule: u32,
     /// [`super::Reason`] as a number.
-    pub reason: u32,
+    pub reason: u16,
+    /// How often it was recorded since then.
+    pub times: u16,
 }
 abi_type!(Refusal, size = 16, align = 8);
+
+/// Value of `REFUSERS`: how many refusals of one workload may be recorded now.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refuser {
+    /// Up to when records were granted (`CLOCK_BOOTTIME`, nanoseconds).
+    pub at_ns: u64,
+    /// Records.
+    pub left: u64,
+}
+abi_type!(Refuser, size = 16, align = 8);
 
 /// Key of `SENDERS`: a datagram's addresses in one network namespace.
 #[repr(C)]

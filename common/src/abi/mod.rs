@@ -21,7 +21,7 @@ pub use cgroup::{CgroupEntry, ChildKey};
 pub use count::Count;
 pub use event::Event;
 pub use executable::{ClassGroups, ExecutableKey, ProcessKey};
-pub use flow::{FlowEntry, FlowKey, Refusal, Sender, SenderKey};
+pub use flow::{FlowEntry, FlowKey, Refusal, Refuser, Sender, SenderKey};
 pub use identity::Identity;
 pub use reason::{Reason, Verdict};
 pub use rule::{CidrKey, Direction, Header, Layer, RuleEntry, RuleKey, SlotKey};

@@ -16,7 +16,7 @@ pub const EXECUTABLES: &str = "EXECUTABLES";
 pub const PROCESSES: &str = "PROCESSES";
 /// Process class (u32) -> [`super::ClassGroups`].
 pub const GROUPS: &str = "GROUPS";
-/// [`super::LocalKey`] -> 1, the addresses that are local to a namespace.
+/// [`super::LocalKey`] -> [`super::settings::OWN_ADDRESS`] or [`super::settings::BROADCAST`].
 pub const LOCAL_ADDRESSES: &str = "LOCAL_ADDRESSES";
 /// [`super::SlotKey`] -> [`super::Header`].
 pub const HEADERS: &str = "HEADERS";
@@ -35,6 +35,9 @@ pub const SENDERS: &str = "SENDERS";
 /// Refusals recorded lately (LRU), so that a retransmission is not a second record:
 /// [`super::FlowKey`] -> [`super::Refusal`].
 pub const DENIED: &str = "DENIED";
+/// How many refusals of a workload may be recorded (LRU): identity with the highest bit set, or cgroup id ->
+/// [`super::Refuser`].
+pub const REFUSERS: &str = "REFUSERS";
 /// Events to user space, ring buffer of [`super::Event`].
 pub const EVENTS: &str = "EVENTS";
 /// Per-CPU counters indexed by [`super::Count`] and by verdict.
@@ -48,7 +51,7 @@ pub const HANDOFF: &str = "HANDOFF";
 pub const OFFSETS: &str = "OFFSETS";
 
 /// Every map that is pinned and so outlives the agent.
-pub const PINNED: [&str; 20] = [
+pub const PINNED: [&str; 21] = [
     ACTIVE,
     SETTINGS,
     FAILSAFE,
@@ -66,6 +69,7 @@ pub const PINNED: [&str; 20] = [
     OVERFLOW,
     SENDERS,
     DENIED,
+    REFUSERS,
     EVENTS,
     COUNTS,
     REASONS,

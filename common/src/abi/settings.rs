@@ -50,13 +50,18 @@ pub struct FailsafeEntry {
 }
 abi_type!(FailsafeEntry, size = 24, align = 2);
 
+/// Value of `LOCAL_ADDRESSES`: an address of the namespace itself.
+pub const OWN_ADDRESS: u8 = 1;
+/// Value of `LOCAL_ADDRESSES`: a broadcast address of a network that the namespace is in.
+pub const BROADCAST: u8 = 2;
+
 /// Key of `LOCAL_ADDRESSES`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LocalKey {
     /// Network namespace cookie.
     pub netns: u64,
-    /// Address that is local to that namespace, IPv4 mapped.
+    /// Address that leads to that namespace, IPv4 mapped.
     pub address: [u8; 16],
 }
 abi_type!(LocalKey, size = 24, align = 8);
@@ -109,5 +114,15 @@ pub struct Offsets {
     pub groups_count: u32,
     /// `group_info.gid`.
     pub groups_list: u32,
+    /// `task_struct.tgid`.
+    pub task_tgid: u32,
+    /// `task_struct.comm`.
+    pub task_comm: u32,
+    /// `cred.uid`.
+    pub cred_uid: u32,
+    /// `cred.gid`.
+    pub cred_gid: u32,
+    /// `kernfs_node.__parent`.
+    pub node_parent: u32,
 }
-abi_type!(Offsets, size = 88, align = 4);
+abi_type!(Offsets, size = 108, align = 4);

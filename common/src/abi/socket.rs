@@ -42,7 +42,14 @@ pub struct Decision {
     pub draft_rule: u32,
     /// Identity of the peer.
     pub peer: Identity,
-    /// Generation that was judged by, lowest 32 bits.
+    /// [`super::Direction`] as a number: who opened the flow.
+    pub direction: u8,
+    /// [`DECIDED_BY_PEER`], [`PEER_VERIFIED`].
+    pub flags: u8,
+    /// Zero.
+    pub pad: [u8; 2],
+    /// Generation that was judged by, lowest 32 bits. In one word with the verdict, so that a program which
+    /// reads them while another CPU writes never sees a new generation with an old verdict.
     pub generation: u32,
     /// [`super::Verdict`] as a number.
     pub verdict: u8,
@@ -52,14 +59,12 @@ pub struct Decision {
     pub draft_verdict: u8,
     /// Reason with the draft policies added.
     pub draft_reason: u8,
-    /// [`super::Direction`] as a number: who opened the flow.
-    pub direction: u8,
-    /// [`DECIDED_BY_PEER`], [`PEER_VERIFIED`].
-    pub flags: u8,
-    /// Zero.
-    pub pad: [u8; 2],
 }
 abi_type!(Decision, size = 32, align = 8);
+const _: () = assert!(
+    core::mem::offset_of!(Decision, generation) == 24
+        && core::mem::offset_of!(Decision, verdict) == 28
+);
 
 /// The policy of the peer's identity decided, not the owner's.
 pub const DECIDED_BY_PEER: u8 = 1;

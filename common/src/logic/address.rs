@@ -91,6 +91,16 @@ pub const fn is_loopback_words(words: Words) -> bool {
     }
 }
 
+/// [`is_group`] on words.
+#[must_use]
+#[inline(always)]
+pub const fn is_group_words(words: Words) -> bool {
+    match words {
+        [0, 0, PREFIX_MAPPED, v4] => v4 == u32::MAX || u32::from_be(v4) >> 28 == 0xe,
+        [first, ..] => u32::from_be(first) >> 24 == 0xff,
+    }
+}
+
 /// `a.b.c.d` as `::ffff:a.b.c.d`.
 #[must_use]
 pub const fn map_v4(v4: [u8; 4]) -> [u8; 16] {
@@ -127,6 +137,12 @@ pub const fn is_unspecified(address: &[u8; 16]) -> bool {
 #[must_use]
 pub const fn is_loopback(address: &[u8; 16]) -> bool {
     is_loopback_words(words(address))
+}
+
+/// Whether the address is multicast (RFC 5771, RFC 4291) or `255.255.255.255`.
+#[must_use]
+pub const fn is_group(address: &[u8; 16]) -> bool {
+    is_group_words(words(address))
 }
 
 /// Whether `address` lies in the network `base/prefix`.

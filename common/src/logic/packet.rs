@@ -43,6 +43,8 @@ pub struct Packet {
 pub const FIN: u8 = 1;
 /// TCP SYN flag.
 pub const SYN: u8 = 2;
+/// RST flag.
+pub const RST: u8 = 4;
 
 /// The packet is cut short, claims impossible lengths or chains too many headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

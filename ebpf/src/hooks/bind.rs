@@ -2,17 +2,19 @@
 
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
+    helpers::generated::bpf_get_netns_cookie,
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
-use ringfence_common::abi::{Decision, Direction, Tuple, event, event::Hook, identity};
+use core::ptr::read_volatile;
+use ringfence_common::abi::{Decision, Direction, Identity, Owner, Tuple, event::Hook, identity};
 
 use super::{Call, Caller, caller};
 use crate::{
-    emit::{self, What},
+    emit, identity as who,
     maps::generation,
     policy::{self, Ask, passes},
-    sock,
+    refusal, sock,
 };
 
 #[cgroup_sock_addr(bind4)]
@@ -41,46 +43,75 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
     if is_bound(ctx) {
         return Call::Allow;
     }
-    let Some(Caller {
-        state, protocol, ..
-    }) = caller(ctx)
-    else {
+    let mut decision = Decision::default();
+    if !may_bind(ctx, who_binds(), is_v6, &mut decision) {
+        record(ctx, is_v6, &decision);
+        return Call::Refuse;
+    }
+    // Only now: who is refused takes nothing over.
+    let Some(Caller { state, .. }) = caller(ctx) else {
         return Call::Refuse;
     };
-    let local_port = sock::user_port(ctx);
     if state.owner.identity == identity::PENDING {
         emit::ask_about(&state.owner, Hook::Bind, sock::cookie(ctx.cast()));
-        return Call::Allow;
     }
-    if local_port == 0 {
-        // An ephemeral port; should the socket listen on it, the first packet is judged.
-        return Call::Allow;
+    Call::Allow
+}
+
+/// Identity of the current process.
+#[inline(never)]
+fn who_binds() -> Identity {
+    let mut owner = Owner::default();
+    who::current(&mut owner);
+    owner.identity
+}
+
+/// Whether the policy of an identity lets it have the port. An ephemeral one, and what is not judged yet, is
+/// judged when it listens, by the first packet.
+#[inline(never)]
+fn may_bind(
+    ctx: *mut bpf_sock_addr,
+    identity: Identity,
+    is_v6: bool,
+    decision: &mut Decision,
+) -> bool {
+    if identity == identity::PENDING || sock::user_port(ctx) == 0 {
+        return true;
     }
     let mut ask = Ask {
-        tuple: Tuple {
-            local_port,
-            protocol,
-            ..Tuple::default()
-        },
-        identity: state.owner.identity,
+        identity,
         direction: Direction::Listen as u8,
         generation: generation(),
         now: sock::now(),
         ..Ask::default()
     };
-    sock::set(&mut ask.tuple.local, sock::user_address(ctx, is_v6));
-    let mut decision = Decision::default();
-    policy::judge(&ask, &mut decision);
-    if passes(&decision) {
-        return Call::Allow;
-    }
-    let what = What::new(event::DENY, Hook::Bind);
-    emit::send(
-        what,
+    port(ctx, is_v6, &mut ask.tuple);
+    policy::judge(&ask, decision);
+    passes(decision)
+}
+
+#[inline(never)]
+fn record(ctx: *mut bpf_sock_addr, is_v6: bool, decision: &Decision) {
+    let mut owner = Owner::default();
+    who::current(&mut owner);
+    // SAFETY: the context is the hook's own.
+    owner.netns = unsafe { bpf_get_netns_cookie(ctx.cast()) };
+    let mut tuple = Tuple::default();
+    port(ctx, is_v6, &mut tuple);
+    refusal::of_call(
+        Hook::Bind,
         sock::cookie(ctx.cast()),
-        &ask.tuple,
-        &state.owner,
-        &decision,
+        &tuple,
+        &owner,
+        decision,
     );
-    Call::Refuse
+}
+
+/// Writes what the call asks for.
+#[inline(always)]
+fn port(ctx: *mut bpf_sock_addr, is_v6: bool, tuple: &mut Tuple) {
+    sock::set(&mut tuple.local, sock::user_address(ctx, is_v6));
+    tuple.local_port = sock::user_port(ctx);
+    // SAFETY: the context is the hook's own.
+    tuple.protocol = unsafe { read_volatile(&raw const (*ctx).protocol) } as u8;
 }

@@ -4,7 +4,7 @@
 use aya_ebpf::{bindings::bpf_sock_addr, macros::cgroup_sock_addr, programs::SockAddrContext};
 use ringfence_common::{
     abi::{
-        Decision, Direction, event,
+        Decision, Direction,
         event::Hook,
         identity,
         socket::{PHASE_NEW, PHASE_OPENING},
@@ -15,11 +15,11 @@ use ringfence_common::{
 
 use super::{Call, Caller, caller};
 use crate::{
-    emit::{self, What},
+    emit,
     maps::generation,
     peer::{self, Peer},
     policy::{self, Ask, passes},
-    sides,
+    refusal, sides,
     sock::{self, words},
 };
 
@@ -39,6 +39,7 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
         sk,
         state,
         protocol,
+        unknown,
     }) = caller(ctx)
     else {
         return Call::Refuse;
@@ -50,9 +51,11 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
         // The type is not known yet: the packets are judged.
         return Call::Allow;
     }
-    if state.owner.identity == identity::PENDING {
+    if unknown || state.owner.identity == identity::PENDING {
         // The handshake is held at egress until the agent has judged the executable.
-        emit::ask_about(&state.owner, Hook::Connect, sock::cookie(ctx.cast()));
+        if !unknown {
+            emit::ask_about(&state.owner, Hook::Connect, sock::cookie(ctx.cast()));
+        }
         state.decision = Decision {
             direction: Direction::Egress as u8,
             ..Decision::default()
@@ -95,8 +98,13 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
         return Call::Allow;
     }
     let cookie = sock::cookie(ctx.cast());
-    let what = What::new(event::DENY, Hook::Connect);
-    emit::send(what, cookie, &ask.tuple, &state.owner, &state.decision);
+    refusal::of_call(
+        Hook::Connect,
+        cookie,
+        &ask.tuple,
+        &state.owner,
+        &state.decision,
+    );
     Call::Refuse
 }
 

@@ -3,7 +3,9 @@
 mod bind;
 mod connect;
 mod exec;
+mod frame;
 mod sendmsg;
+mod setsockopt;
 mod skb;
 mod sock_create;
 mod sock_ops;
@@ -15,9 +17,9 @@ use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
     helpers::generated::bpf_get_netns_cookie,
 };
-use ringfence_common::abi::SocketState;
+use ringfence_common::abi::{SocketState, identity::UNKNOWN};
 
-use crate::{identity, maps::SOCKETS};
+use crate::{identity, maps::SOCKETS, task};
 
 /// The socket of a bind, connect or sendmsg call.
 struct Caller<'a> {
@@ -27,6 +29,8 @@ struct Caller<'a> {
     state: &'a mut SocketState,
     /// IANA protocol number.
     protocol: u8,
+    /// A kernel thread calls for an owner whom only the packets will tell, by the cgroup of the socket.
+    unknown: bool,
 }
 
 /// Makes the current process the owner of the call's socket; nothing when it can't have storage.
@@ -40,13 +44,20 @@ fn caller<'a>(ctx: *mut bpf_sock_addr) -> Option<Caller<'a>> {
         )
     };
     let state = SOCKETS.get_or_create(sk.cast())?;
-    identity::current(&mut state.owner);
+    // A thread of the kernel that works for a socket (an MPTCP subflow, a reconnecting file system) is not
+    // its owner.
+    let by_kernel = task::is_kernel_thread();
+    if !by_kernel {
+        identity::current(&mut state.owner);
+    }
     // SAFETY: the context is the hook's own.
     state.owner.netns = unsafe { bpf_get_netns_cookie(ctx.cast()) };
+    let unknown = by_kernel && state.owner.identity == UNKNOWN;
     Some(Caller {
         sk,
         state,
         protocol,
+        unknown,
     })
 }
 

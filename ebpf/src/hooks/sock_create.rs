@@ -6,14 +6,14 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use core::ptr::read_volatile;
-use ringfence_common::abi::{Decision, Reason, Tuple, event, event::Hook, identity};
+use ringfence_common::abi::{Decision, Reason, Tuple, event::Hook, identity};
 
 use super::Call;
 use crate::{
-    emit::{self, What},
-    identity as who,
+    emit, identity as who,
     maps::{SOCKETS, generation},
     policy::{self, passes},
+    refusal,
     sock::{self, AF_INET, AF_INET6, SOCK_RAW},
 };
 
@@ -79,13 +79,7 @@ fn decide(ctx: &SockContext) -> Call {
         ..Tuple::default()
     };
     decision.peer = identity::UNKNOWN;
-    let what = What::new(event::DENY, Hook::SockCreate);
-    emit::send(
-        what,
-        sock::cookie(ctx.sock.cast()),
-        &tuple,
-        &state.owner,
-        &decision,
-    );
+    let cookie = sock::cookie(ctx.sock.cast());
+    refusal::of_call(Hook::SockCreate, cookie, &tuple, &state.owner, &decision);
     Call::Refuse
 }

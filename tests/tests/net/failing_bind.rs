@@ -1,6 +1,10 @@
 //! A call that comes to nothing takes nothing over.
 
-use ringfence_tests::scene;
+use ringfence_tests::{
+    Agent,
+    policy::{policy, workloads},
+    scene,
+};
 
 use crate::ownership_stage::{By, GOOD, Stage};
 
@@ -19,6 +23,55 @@ fn a_bind_that_fails_changes_no_owner() {
             let _ = played.step(step).expect_ok("the listener is still good's");
         }
         let _ = played.step("a accept 10 11").expect_ok("the call");
+        agent.assert_counters();
+    });
+}
+
+/// The socket has no port, so that the kernel would let the call bind it.
+#[test]
+fn a_bind_that_is_refused_changes_no_owner() {
+    scene("refused-bind", |sandbox| {
+        // The one port that the kernel gives to who asks for none.
+        let range = "net/ipv4/ip_local_port_range";
+        let [good, evil, caller] = ["good", "evil", "caller"].map(|name| sandbox.actor(name));
+        let text = workloads(&["good", "evil", "caller"])
+            + &policy(
+                "evil",
+                "default-deny = [\"ingress\"]",
+                &[("listen", "ports = [\"7100/tcp\"]")],
+            );
+        let mailbox = sandbox.files().join("mailbox");
+        let give = format!("give {} 10", mailbox.display());
+        let agent = Agent::start(sandbox, &text);
+        let (mut owner, mut thief) = (good.puppet(), evil.puppet());
+        let _ = thief.ask(&format!("mailbox {}", mailbox.display()));
+        for step in ["socket tcp 10", &give] {
+            let _ = owner.ask(step).expect_ok(step);
+        }
+        let _ = thief.ask("take 10").expect_ok("the socket of good");
+        let _ = thief
+            .ask("bind 10 127.0.0.1:7001")
+            .expect_refused("bind", "a port that evil may not have");
+        sandbox.namespace().sysctl(range, "7100 7100");
+        let _ = owner.ask("listen 10").expect_ok("good listens");
+        sandbox.namespace().sysctl(range, "32768 60999");
+        let mut calling = caller.puppet();
+        for step in ["socket tcp 20", "connect 20 127.0.0.1:7100"] {
+            let _ = calling.ask(step).expect_ok("a call to good");
+        }
+        let refused: Vec<_> = agent
+            .log()
+            .iter()
+            .map(ringfence_tests::flows::line)
+            .filter(|line| line.starts_with("deny"))
+            .collect();
+        let by = evil.by(thief.pid());
+        assert_eq!(
+            refused,
+            [format!(
+                "deny listen tcp - -> evil 127.0.0.1:7001 deny default-deny {by}"
+            )]
+        );
         agent.assert_counters();
     });
 }

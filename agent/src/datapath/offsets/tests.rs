@@ -86,8 +86,18 @@ fn kernel(writer: &mut Writer, inode: &[(&str, u32, u32)]) -> Vec<u8> {
         ("start_boottime", INT, 40),
         ("cgroups", INT, 44),
         ("cred", INT, 116),
+        ("tgid", INT, 136),
+        ("comm", INT, 140),
     ];
-    let _cred = writer.members("cred", STRUCT, &[("group_info", INT, 120)]);
+    let _cred = writer.members(
+        "cred",
+        STRUCT,
+        &[
+            ("group_info", INT, 120),
+            ("uid", INT, 144),
+            ("gid", INT, 148),
+        ],
+    );
     let list = [("ngroups", INT, 124), ("gid", INT, 128)];
     let _groups = writer.members("group_info", STRUCT, &list);
     let _task = writer.members("task_struct", STRUCT, &task);
@@ -102,7 +112,8 @@ fn kernel(writer: &mut Writer, inode: &[(&str, u32, u32)]) -> Vec<u8> {
     let _user_ns = writer.members("user_namespace", STRUCT, &[("level", INT, 112)]);
     let _set = writer.members("css_set", STRUCT, &[("dfl_cgrp", INT, 88)]);
     let _cgroup = writer.members("cgroup", STRUCT, &[("kn", INT, 92)]);
-    let node = [("id", INT, 96), ("name", INT, 100)];
+    // As before 6.15.
+    let node = [("id", INT, 96), ("name", INT, 100), ("parent", INT, 152)];
     let _node = writer.members("kernfs_node", STRUCT, &node);
     let inode: Vec<_> = [("i_ino", INT, 72), ("i_sb", INT, 80)]
         .iter()
@@ -148,6 +159,9 @@ fn running_kernel_has_every_member_at_a_sane_place() -> Outcome {
     assert_ne!(found.node_id, found.node_name, "{found:?}");
     assert_ne!(found.task_cred, found.cred_groups, "{found:?}");
     assert!(found.groups_list > found.groups_count, "{found:?}");
+    assert_ne!(found.task_tgid, found.task_comm, "{found:?}");
+    assert!(found.cred_gid > found.cred_uid, "{found:?}");
+    assert_ne!(found.node_parent, found.node_name, "{found:?}");
     for offset in task.iter().chain(&inode).chain(&others) {
         assert!(*offset < 65536, "{found:?}");
     }
@@ -191,6 +205,11 @@ fn change_time_is_found_in_every_generation_of_kernels() -> Outcome {
         cred_groups: 120,
         groups_count: 124,
         groups_list: 128,
+        task_tgid: 136,
+        task_comm: 140,
+        cred_uid: 144,
+        cred_gid: 148,
+        node_parent: 152,
     };
     assert_eq!(found, expected);
     Ok(())

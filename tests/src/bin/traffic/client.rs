@@ -40,6 +40,9 @@ pub struct Call {
     /// bound to
     #[arg(long, requires = "unconnected")]
     pretend: Option<Ipv4Addr>,
+    /// UDP over IPv4: broadcast, or multicast through the device that has this address
+    #[arg(long)]
+    by: Option<Ipv4Addr>,
     /// UDP: after the answer wait for a line on standard input, then do it again over the same socket
     #[arg(long)]
     twice: bool,
@@ -168,12 +171,32 @@ pub fn spray(address: SocketAddr, ports: u16) -> Result<Outcome> {
     Ok(outcome)
 }
 
+/// Says how many calls were refused with EPERM, as bytes sent.
+pub fn knock(address: SocketAddr, times: u16, spread: bool) -> Result<Outcome> {
+    let mut outcome = done("done");
+    for step in 0..times {
+        let port = address.port() + if spread { step } else { 0 };
+        let socket =
+            Socket::new(Domain::for_address(address), Type::STREAM, None).map_err(at("socket"))?;
+        let called = socket.connect(&SocketAddr::new(address.ip(), port).into());
+        let refused = called.is_err_and(|error| error.raw_os_error() == Some(libc::EPERM));
+        outcome.sent += u64::from(refused);
+    }
+    Ok(outcome)
+}
+
 fn prepare(call: &Call, kind: Type) -> Result<Socket> {
     let target = target(call);
     let domain = Domain::from(i32::from(target.family()));
     let socket = Socket::new(domain, kind, None).map_err(at("socket"))?;
     let device = call.device.as_ref().map(String::as_bytes);
     socket.bind_device(device).map_err(at("socket"))?;
+    if let Some(by) = &call.by {
+        socket
+            .set_broadcast(true)
+            .and_then(|()| socket.set_multicast_if_v4(by))
+            .map_err(at("socket"))?;
+    }
     if let Some(source) = call.source {
         socket.set_reuse_address(true).map_err(at("bind"))?;
         socket.bind(&source.into()).map_err(at("bind"))?;

@@ -9,6 +9,7 @@ mod disguise;
 mod groups;
 mod hold;
 mod insist;
+mod packet;
 mod puppet;
 mod sample;
 mod server;
@@ -90,6 +91,18 @@ enum Command {
         /// How many ports, beginning with that of the address
         ports: u16,
     },
+    /// TCP: call many times, each time with another socket
+    Knock {
+        address: SocketAddr,
+        times: u16,
+        /// Each time another port, beginning with that of the address
+        #[arg(long)]
+        spread: bool,
+    },
+    /// Send a frame by a packet socket
+    Frame(packet::Frame),
+    /// Receive the frames that are sent so, until killed
+    Sniff { device: String },
     /// Connect, send, read the whole answer
     Call(client::Call),
     /// Connect and exchange small messages until cut
@@ -191,12 +204,13 @@ fn main() -> ExitCode {
 }
 
 fn enter(cli: &Cli) -> Result<()> {
-    if let Some(cgroup) = &cli.cgroup {
-        fs::write(cgroup.join("cgroup.procs"), "0").map_err(at("cgroup"))?;
-    }
     if let Some(netns) = &cli.netns {
         let netns = File::open(netns).map_err(at("netns"))?;
         setns(netns, CloneFlags::CLONE_NEWNET).map_err(at("netns"))?;
+    }
+    // Last: a guarded process is never seen in the namespace of the test, whose devices are not to be touched.
+    if let Some(cgroup) = &cli.cgroup {
+        fs::write(cgroup.join("cgroup.procs"), "0").map_err(at("cgroup"))?;
     }
     if let Some(groups) = &cli.groups {
         groups.take()?;
@@ -230,6 +244,13 @@ fn act(command: Command) -> Result<Outcome> {
             server::serve(protocol, address, answer, delay, &sharing)
         }
         Command::Spray { address, ports } => client::spray(address, ports),
+        Command::Knock {
+            address,
+            times,
+            spread,
+        } => client::knock(address, times, spread),
+        Command::Frame(frame) => packet::send(&frame),
+        Command::Sniff { device } => packet::sniff(&device),
         Command::Call(call) => Ok(client::call(&call)),
         Command::Hold { address, wait } => hold::hold(address, wait),
         Command::Insist { address } => insist::insist(address),

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::Duration,
 };
@@ -32,6 +32,9 @@ pub struct Sharing {
     /// Only for packets of this device
     #[arg(long)]
     device: Option<String>,
+    /// UDP over IPv4: also what is sent to this group, through the device that has the second address
+    #[arg(long, num_args = 2)]
+    join: Vec<Ipv4Addr>,
 }
 
 /// Serves until killed; returns only if that fails.
@@ -56,6 +59,10 @@ pub fn serve(
         socket.set_reuse_address(true).map_err(at("socket"))?;
     }
     socket.bind(&address.into()).map_err(at("bind"))?;
+    if let [group, device] = sharing.join.as_slice() {
+        let joined = socket.join_multicast_v4(group, device);
+        joined.map_err(at("join"))?;
+    }
     match protocol {
         Protocol::Tcp => {
             socket.listen(128).map_err(at("listen"))?;

@@ -1,0 +1,64 @@
+//! tc egress of a device: frames of `AF_PACKET` sockets, which no cgroup hook sees. They pass no rule, so
+//! that who may not have raw sockets may not send them. Every other packet goes on.
+
+use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
+use core::ptr::read_volatile;
+use ringfence_common::abi::{Decision, Owner, Reason, Tuple, event::Hook, identity};
+
+use super::Call;
+use crate::{
+    acting, emit,
+    maps::generation,
+    policy::{self, passes},
+    refusal, sock,
+};
+
+/// `AF_PACKET`.
+const AF_PACKET: u32 = 17;
+/// What comes after this program decides (`TCX_NEXT`, `TC_ACT_UNSPEC`).
+const NEXT: i32 = -1;
+/// `TC_ACT_SHOT`: the sender gets ENOBUFS.
+const DROP: i32 = 2;
+
+#[classifier]
+pub fn ringfence_frame(ctx: TcContext) -> i32 {
+    match decide(ctx.skb.skb) {
+        Call::Allow => NEXT,
+        Call::Refuse => DROP,
+    }
+}
+
+#[inline(always)]
+fn decide(skb: *mut __sk_buff) -> Call {
+    // SAFETY: the context is the hook's own; the field is null where the packet has no socket.
+    let sk = unsafe { (*skb).__bindgen_anon_2.sk };
+    // SAFETY: the socket is not null; of any kind the family can be read.
+    if sk.is_null() || unsafe { read_volatile(&raw const (*sk).family) } != AF_PACKET {
+        return Call::Allow;
+    }
+    let mut owner = Owner::default();
+    if !acting::sending(skb, &mut owner) {
+        return Call::Allow;
+    }
+    judge(Hook::Frame, sock::cookie(skb.cast()), &owner)
+}
+
+/// Whether the owner may send frames; a refusal is recorded.
+#[inline(always)]
+pub(super) fn judge(hook: Hook, cookie: u64, owner: &Owner) -> Call {
+    if owner.identity == identity::PENDING {
+        emit::ask_about(owner, hook, cookie);
+    }
+    let mut decision = Decision::default();
+    policy::judge_socket(
+        owner.identity,
+        generation(),
+        Reason::DeniedFrame,
+        &mut decision,
+    );
+    if passes(&decision) {
+        return Call::Allow;
+    }
+    refusal::of_call(hook, cookie, &Tuple::default(), owner, &decision);
+    Call::Refuse
+}
