@@ -208,9 +208,17 @@ async fn run(config: Config) -> anyhow::Result<()> {
     };
     let _ = tasks.spawn(policy.run(cancel.clone()));
 
+    until_the_end(tasks, &cancel).await
+}
+
+/// Says that enforcement is in place, waits until a task or a signal ends it, and ends what still runs.
+async fn until_the_end(
+    mut tasks: JoinSet<anyhow::Result<()>>,
+    cancel: &CancellationToken,
+) -> anyhow::Result<()> {
     tracing::info!("enforcement is in place");
     notify(&[sd_notify::NotifyState::Ready]);
-    let result = wait(&mut tasks, &cancel).await;
+    let result = wait(&mut tasks, cancel).await;
     notify(&[sd_notify::NotifyState::Stopping]);
     cancel.cancel();
     // Enforcement stays: links, programs and maps are pinned.

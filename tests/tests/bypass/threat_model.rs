@@ -13,7 +13,9 @@ fn tests_of(row: &str) -> impl Iterator<Item = Test> {
     let words = cell.unwrap_or_default().split('`').skip(1).step_by(2);
     words.filter_map(|word| {
         let (file, function) = word.split_once("::")?;
-        let of_root = file.starts_with("bypass/") || file.starts_with("net/");
+        let of_root = ["bypass/", "net/", "faults/"]
+            .iter()
+            .any(|it| file.starts_with(it));
         let path = if of_root {
             format!("tests/tests/{file}.rs")
         } else {
