@@ -232,15 +232,11 @@ fn find(header: &Header, slot: SlotKey, ask: &Ask, found: &mut RuleEntry) {
     if egress | ingress | listen == 0 {
         return;
     }
-    let mut address_class = 0;
-    if (egress | ingress) & TIER_PEER_CIDR != 0 {
-        let address = policy_words(words(&ask.tuple.remote));
-        let key = Key::new(128, address);
-        // SAFETY: an inner map is replaced, never changed, while a slot is in use.
-        if let Some(class) = unsafe { CIDRS.get(&slot) }.and_then(|trie| trie.get(&key)) {
-            address_class = *class;
-        }
-    }
+    let address_class = if (egress | ingress) & TIER_PEER_CIDR != 0 {
+        address_class(slot, &ask.tuple.remote)
+    } else {
+        0
+    };
     let question = Question {
         direction: ask.direction(),
         peer: ask.peer,
@@ -259,6 +255,15 @@ fn find(header: &Header, slot: SlotKey, ask: &Ask, found: &mut RuleEntry) {
     collect_into(header, &question, found, |key, found| {
         probe(table, key, found, zero);
     });
+}
+
+/// Which of the policy's ranges an address is in, 0 = in none. A frame of its own: that of [`find`] is at the limit.
+#[inline(never)]
+fn address_class(slot: SlotKey, address: &[u8; 16]) -> u32 {
+    let key = Key::new(128, policy_words(words(address)));
+    // SAFETY: an inner map is replaced, never changed, while a slot is in use.
+    let class = unsafe { CIDRS.get(&slot) }.and_then(|trie| trie.get(&key));
+    class.copied().unwrap_or_default()
 }
 
 /// Looks up one key and merges what it says. The entry stays in memory (volatile): kept in registers

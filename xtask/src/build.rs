@@ -47,7 +47,13 @@ pub fn ebpf(toolchain: &Toolchain, run: impl FnOnce(&mut Command) -> Result<()>)
 pub fn ebpf_cargo(toolchain: &Toolchain, subcommand: &str) -> Command {
     let mut cargo = toolchain.cargo();
     let arch = format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH);
-    let flags = [arch.as_str(), "-Cdebuginfo=2", "-Clink-arg=--btf"];
+    let flags = [
+        arch.as_str(),
+        "-Cdebuginfo=2",
+        "-Clink-arg=--btf",
+        // It would make a call, with a loop over bytes and a stack frame, of every few bytes that are zeroed.
+        "-Clink-arg=--disable-expand-memcpy-in-order",
+    ];
     let _ = cargo
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join(FLAG_SEPARATOR))
         .args([

@@ -28,7 +28,7 @@ pub fn bind6(ctx: SockAddrContext) -> i32 {
 }
 
 /// Whether the call's socket has a local port.
-#[inline(always)]
+#[inline(never)]
 fn is_bound(ctx: *mut bpf_sock_addr) -> bool {
     // SAFETY: the context is the hook's own, and its socket never null.
     let sk: *mut bpf_sock = unsafe { (*ctx).__bindgen_anon_1.sk };
@@ -44,8 +44,10 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
         return Call::Allow;
     }
     let mut decision = Decision::default();
-    if !may_bind(ctx, who_binds(), is_v6, &mut decision) {
-        record(ctx, is_v6, &decision);
+    let mut owner = Owner::default();
+    who::current(&mut owner);
+    if !may_bind(ctx, owner.identity, is_v6, &mut decision) {
+        record(ctx, is_v6, &mut owner, &decision);
         return Call::Refuse;
     }
     // Only now: who is refused takes nothing over.
@@ -56,14 +58,6 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
         emit::ask_about(&state.owner, Hook::Bind, sock::cookie(ctx.cast()));
     }
     Call::Allow
-}
-
-/// Identity of the current process.
-#[inline(never)]
-fn who_binds() -> Identity {
-    let mut owner = Owner::default();
-    who::current(&mut owner);
-    owner.identity
 }
 
 /// Whether the policy of an identity lets it have the port. An ephemeral one, and what is not judged yet, is
@@ -91,9 +85,7 @@ fn may_bind(
 }
 
 #[inline(never)]
-fn record(ctx: *mut bpf_sock_addr, is_v6: bool, decision: &Decision) {
-    let mut owner = Owner::default();
-    who::current(&mut owner);
+fn record(ctx: *mut bpf_sock_addr, is_v6: bool, owner: &mut Owner, decision: &Decision) {
     // SAFETY: the context is the hook's own.
     owner.netns = unsafe { bpf_get_netns_cookie(ctx.cast()) };
     let mut tuple = Tuple::default();
@@ -102,7 +94,7 @@ fn record(ctx: *mut bpf_sock_addr, is_v6: bool, decision: &Decision) {
         Hook::Bind,
         sock::cookie(ctx.cast()),
         &tuple,
-        &owner,
+        owner,
         decision,
     );
 }
