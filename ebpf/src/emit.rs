@@ -92,14 +92,14 @@ fn write(
 }
 
 /// Asks the agent to judge an executable.
-#[inline(never)]
+#[inline(always)]
 pub fn ask_about(owner: &Owner, hook: Hook, cookie: u64) {
+    send_owner(What::new(event::PENDING, hook), cookie, owner);
+}
+
+/// Sends a record that is about nothing but a process. A frame of its own: on the caller's there is no room.
+#[inline(never)]
+pub fn send_owner(what: What, cookie: u64, owner: &Owner) {
     let (tuple, decision) = (Tuple::default(), Decision::default());
-    send(
-        What::new(event::PENDING, hook),
-        cookie,
-        &tuple,
-        owner,
-        &decision,
-    );
+    send(what, cookie, &tuple, owner, &decision);
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use aya_log_ebpf::debug;
-use ringfence_common::abi::{Decision, Owner, Tuple, event, event::Hook, identity};
+use ringfence_common::abi::{Owner, event, event::Hook, identity};
 
 use crate::{
     emit::{self, What},
@@ -19,7 +19,7 @@ pub fn exec(ctx: RawTracePointContext) -> i32 {
             "exec pid {} runs an executable that is not judged yet", owner.tgid
         );
         let what = What::new(event::EXEC, Hook::Exec);
-        emit::send(what, 0, &Tuple::default(), &owner, &Decision::default());
+        emit::send_owner(what, 0, &owner);
     }
     0
 }
