@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{process, workspace};
+use crate::{build, process, toolchain, workspace};
 
 /// What the compiler must add for libFuzzer to see which code an input reaches.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -37,6 +37,11 @@ pub fn run(args: &Args) -> Result<()> {
         }
         targets.retain(|target| target == wanted);
     }
+    if process::find_program("c++").is_none() {
+        bail!("libFuzzer needs a C++ compiler: install one (Debian: g++)");
+    }
+    // The agent, whose parsers these are, embeds them.
+    build::ebpf(&toolchain::find_or_install()?, process::run)?;
     let host = host()?;
     let directory = workspace::target().join("fuzz");
     let mut cargo = process::host_cargo();
@@ -53,7 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
         .env("RUSTFLAGS", COVERAGE)
         .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
         .env("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "true");
-    process::run(&mut cargo).context("the fuzz targets need a C++ compiler (Debian: g++)")?;
+    process::run(&mut cargo)?;
     let program = directory
         .join("build")
         .join(host)

@@ -1,3 +1,4 @@
+//! A change that is not in force yet, judged against what is live.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ringfence_common::{

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use ringfence_common::abi::{
     Direction, Event, FailsafeEntry, Identity, Verdict, event,
     event::Hook,
+    identity::is_workload,
     socket::{PEER_VERIFIED, REVOKED},
     tuple::{ICMP, ICMPV6, TCP},
 };
@@ -63,6 +64,13 @@ impl Spared {
         let listed = |entry| failsafe::covers(entry, remote, flow.tuple.protocol, port);
         self.all || (is_inbound(flow) && self.failsafe.iter().any(listed))
     }
+
+    /// Whether it lets a flow pass at its other end.
+    fn covers_other_end(&self, flow: &Live) -> bool {
+        let (caller, port) = (&flow.tuple.local, flow.tuple.remote_port);
+        let listed = |entry| failsafe::covers(entry, caller, flow.tuple.protocol, port);
+        !is_inbound(flow) && self.failsafe.iter().any(listed)
+    }
 }
 
 /// The live connections that the policy now in force denies.
@@ -73,8 +81,10 @@ pub fn denied(live: &[Live], compiled: &Compiled, spared: &Spared) -> Vec<Target
         .filter(|flow| flow.tuple.protocol == TCP)
         .filter(|flow| !spared.covers(flow))
         .filter(|flow| {
-            let query = query(flow, flow.owner.identity, flow.decision.peer);
-            answer(compiled, &query, now).enforced.verdict == Verdict::Deny
+            let own = query(flow, flow.owner.identity, flow.decision.peer);
+            let other = of_other_end(flow).filter(|_| !spared.covers_other_end(flow));
+            let denies = |query| answer(compiled, &query, now).enforced.verdict == Verdict::Deny;
+            denies(own) || other.is_some_and(denies)
         })
         .map(|flow| Target {
             netns: flow.owner.netns,
@@ -82,6 +92,24 @@ pub fn denied(live: &[Live], compiled: &Compiled, spared: &Spared) -> Vec<Target
             tuple: flow.tuple,
         })
         .collect()
+}
+
+/// What the other end is asked about a live flow, where it is a workload whose socket is on this host: its policy cuts
+/// both ends. (A packet of one would tell the other, but an idle connection has none.)
+fn of_other_end(flow: &Live) -> Option<Query> {
+    let is_here = flow.decision.flags & PEER_VERIFIED != 0 && is_workload(flow.decision.peer);
+    let own = query(flow, flow.owner.identity, flow.decision.peer);
+    is_here.then(|| Query {
+        local: own.peer,
+        peer: own.local,
+        peer_address: Some(flow.tuple.local),
+        direction: if is_inbound(flow) {
+            Direction::Egress
+        } else {
+            Direction::Ingress
+        },
+        ..own
+    })
 }
 
 /// What is asked about a live flow whose ends are these identities.

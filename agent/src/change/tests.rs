@@ -1,3 +1,4 @@
+//! A change on trial: kept, confirmed, rolled back.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{fs, os::unix::fs::PermissionsExt as _};

@@ -326,7 +326,7 @@ fn draft_verdict(text: &str) -> Result<Verdict, String> {
         "allow" => Ok(Verdict::Allow),
         "deny" => Ok(Verdict::Deny),
         "audit" => Err(
-            "no draft verdict is `audit`: it is an enforced deny that passes in draft mode; write --verdict audit, or              --draft-verdict deny"
+            "no draft verdict is `audit`: it is an enforced deny that passes in draft mode; write --verdict audit, or --draft-verdict deny"
                 .to_owned(),
         ),
         _ => Err("write allow or deny".to_owned()),

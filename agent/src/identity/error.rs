@@ -61,8 +61,8 @@ pub enum IdentityError {
     Tie(Tie),
     /// Too many groups in one cgroup.
     #[error(
-        "{0}; use fewer groups, or say with `cgroup`, `systemd-unit` or `systemd-slice` in which cgroups \
-         these workloads are"
+        "{0}; use fewer groups, or say with `cgroup`, `systemd-unit` or another selector of places in which \
+         cgroups these workloads are"
     )]
     Groups(Crowd),
 }

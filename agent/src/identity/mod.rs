@@ -5,8 +5,8 @@
 //! identity. Pure user space: it
 //! computes what the kernel maps must hold and never writes them.
 //!
-//! Data path: [`root`] -> `tree` + workloads -> `matching` (cgroup entries and process classes)
-//! -> `executables` and `processes` -> [`Tables`]. [`Resolver`] is the single owner of all of it;
+//! Data path: [`root`] -> `tree` + workloads -> `matching` (which workloads a cgroup may hold)
+//! -> `placement` (cgroup entries and process classes) -> `executables` and `processes` -> [`Tables`]. [`Resolver`] is the single owner of all of it;
 //! [`adopt`] lists the processes whose sockets existed before the agent.
 //!
 //! Invariants:

@@ -161,15 +161,20 @@ impl Resolver {
         self.tables.executables.get(&key).copied()
     }
 
-    /// The questions about containers to ask now, at most `most`; none is left out for long.
+    /// The questions about containers to ask now, at most `most`; none is left out for long. None are asked while
+    /// no workload cares.
     pub fn container_questions(&mut self, most: usize) -> Vec<ContainerQuestion> {
+        if !self.placement.asks_containers() {
+            return Vec::new();
+        }
         self.containers.due(Instant::now(), most)
     }
 
     /// When the next question about a container is due.
     #[must_use]
     pub fn next_container_question(&self) -> Option<Instant> {
-        self.containers.next_due()
+        let asks = self.placement.asks_containers();
+        self.containers.next_due().filter(|_| asks)
     }
 
     /// Takes an answer; returns whether the tables changed.

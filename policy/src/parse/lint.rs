@@ -1,6 +1,6 @@
 //! What is valid but hardly meant.
 
-use ringfence_common::abi::Direction;
+use ringfence_common::abi::{Direction, identity::REMOTE_HOST};
 use time::OffsetDateTime;
 
 use super::Diagnostic;
@@ -80,6 +80,15 @@ fn lint_rule(
             "name a port, or leave the key out to match every port",
         );
     }
+    if rule.peers.iter().flatten().any(is_remote_host) {
+        warn(
+            rule.line,
+            format!(
+                "`remote-host` in {place} matches nobody: no identity of another host is known here"
+            ),
+            "name its addresses with `cidr`, or use `world`",
+        );
+    }
     for peer in rule.peers.iter().flatten() {
         if let Peer::Labels { labels, .. } = peer
             && index.select(labels).is_empty()
@@ -92,6 +101,10 @@ fn lint_rule(
             );
         }
     }
+}
+
+fn is_remote_host(peer: &Peer) -> bool {
+    matches!(peer, Peer::Entity(entity) if *entity == REMOTE_HOST)
 }
 
 /// Policies whose deny rules cut a workload off, because nothing that selects it allows anything.

@@ -70,7 +70,7 @@ fn sockets_of_any_kind_that_are_older_than_the_agent_are_judged() {
                 "b open 2 2 136 11; b bind 11 127.0.0.1:7006; open 2 2 136 10; \
                  connect 10 127.0.0.1:7006; then; send 10; b reply 11; receive 10",
                 "send EPERM",
-                "deny egress ip/136 rogue -> host 127.0.0.1:0 deny default-deny by ",
+                "deny egress ip/136 rogue -> unknown 127.0.0.1:0 deny default-deny by ",
             ));
         }
         Ground::new(sandbox).play_across(None, &closed_rogue(), &attempts);

@@ -42,6 +42,22 @@ fn what_selects_or_matches_nothing_is_reported() {
 }
 
 #[test]
+fn a_peer_that_nothing_is_known_of_yet_is_reported() {
+    let peer = |name: &str| {
+        warnings(&format!(
+            "[[policy]]\nname = \"p\"\napplies-to = {{ app = \"web\" }}\n[[policy.egress]]\nto = [{{ entity = \"{name}\" }}]\n"
+        ))
+    };
+    assert_eq!(
+        peer("remote-host"),
+        [
+            "a.toml:8: `remote-host` in egress[0] of policy \"p\" matches nobody: no identity of another host is known here; name its addresses with `cidr`, or use `world`"
+        ]
+    );
+    assert!(peer("world").is_empty());
+}
+
+#[test]
 fn deny_rules_alone_cut_a_workload_off() {
     let deny = "[[policy]]\nname = \"p\"\napplies-to = { app = \"web\" }\n[[policy.deny-egress]]\nto = [{ cidr = \"169.254.169.254/32\" }]\n";
     assert_eq!(
