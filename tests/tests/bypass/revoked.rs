@@ -17,10 +17,13 @@ fn stream(what: &str, step: &str) -> Attempt {
     );
     let verb = step.split(' ').next().unwrap();
     let verb = if verb == "uring" { "send" } else { verb };
+    // Both ends are cut: whichever comes first.
     let ends = [
         &format!("{verb} ECONNABORTED"),
+        &format!("{verb} ECONNRESET"),
         &format!("{verb} EPIPE"),
         "receive ECONNABORTED",
+        "receive ECONNRESET",
     ]
     .join("|");
     let record = "deny egress tcp rogue -> api 127.0.0.1:8080 deny default-deny revoked by ";
