@@ -2,11 +2,9 @@
 //!
 //! The demo itself is a program of the crate `tests`: it uses what the root tests use.
 
-use std::process::Command;
+use anyhow::{Result, bail};
 
-use anyhow::{Context, Result, bail};
-
-use crate::{build, process, setup, system, workspace};
+use crate::{system, tests_program};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -22,25 +20,7 @@ pub fn run(args: &Args) -> Result<()> {
              `sudo -E env \"PATH=$PATH\" cargo xtask demo`"
         );
     }
-    setup::test_programs()?;
-    build::run(&build::Args {
-        debug: args.debug,
-        ebpf_only: false,
-    })?;
-    let mut cargo = process::host_cargo();
-    let _ = cargo.args(["build", "--quiet", "--package=ringfence-tests", "--bins"]);
-    if !args.debug {
-        let _ = cargo.arg("--release");
-    }
-    process::run(&mut cargo)?;
-    let profile = if args.debug { "debug" } else { "release" };
-    let programs = workspace::host_target().join(profile);
-    let demo = programs.join("ringfence-demo");
-    let status = Command::new(&demo)
-        .env("RINGFENCE_BIN_DIR", &programs)
-        .status()
-        .with_context(|| format!("cannot run {}", demo.display()))?;
-    if !status.success() {
+    if !tests_program::run("ringfence-demo", &[], args.debug)? {
         bail!("the demo did not show what it should, see above");
     }
     Ok(())

@@ -20,6 +20,7 @@ mod setup;
 mod soak;
 mod system;
 mod test;
+mod tests_program;
 mod toolchain;
 mod workspace;
 

@@ -3,11 +3,9 @@
 //!
 //! The soak itself is a program of the crate `tests`: it uses what the root tests use.
 
-use std::process::Command;
+use anyhow::{Result, bail};
 
-use anyhow::{Context, Result, bail};
-
-use crate::{build, process, setup, system, workspace};
+use crate::{system, tests_program};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -26,26 +24,8 @@ pub fn run(args: &Args) -> Result<()> {
              `sudo -E env \"PATH=$PATH\" cargo xtask soak`"
         );
     }
-    setup::test_programs()?;
-    build::run(&build::Args {
-        debug: args.debug,
-        ebpf_only: false,
-    })?;
-    let mut cargo = process::host_cargo();
-    let _ = cargo.args(["build", "--quiet", "--package=ringfence-tests", "--bins"]);
-    if !args.debug {
-        let _ = cargo.arg("--release");
-    }
-    process::run(&mut cargo)?;
-    let profile = if args.debug { "debug" } else { "release" };
-    let programs = workspace::host_target().join(profile);
-    let soak = programs.join("ringfence-soak");
-    let status = Command::new(&soak)
-        .arg(args.minutes.to_string())
-        .env("RINGFENCE_BIN_DIR", &programs)
-        .status()
-        .with_context(|| format!("cannot run {}", soak.display()))?;
-    if !status.success() {
+    let minutes = args.minutes.to_string();
+    if !tests_program::run("ringfence-soak", &[&minutes], args.debug)? {
         bail!("something was wrong, see above");
     }
     Ok(())
