@@ -1,9 +1,8 @@
 //! Clients that flood, stall or send what nobody asked for.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic fails the test")]
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
 use ringfence_common::abi::{Verdict, event};
 use ringfence_proto::{
     limits,
@@ -17,28 +16,13 @@ use tokio::{
     net::UnixStream,
     time::timeout,
 };
-use tonic::{
-    Code,
-    transport::{Channel, Endpoint},
-};
-use tower::service_fn;
+use tonic::Code;
 
-use super::{connection::MAX_CONNECTIONS, fixture::Fixture, *};
+use super::{connection::MAX_CONNECTIONS, fixture::Fixture, tests::channel, *};
 use crate::change::{Applied, Caller, Refusal};
 
 /// Far more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-async fn channel(path: &Path) -> Channel {
-    let path = path.to_owned();
-    Endpoint::from_static("http://agent.invalid")
-        .connect_with_connector(service_fn(move |_| {
-            let path = path.clone();
-            async move { UnixStream::connect(path).await.map(TokioIo::new) }
-        }))
-        .await
-        .unwrap()
-}
 
 /// Asks for the status over a connection of its own.
 async fn answers(fixture: &Fixture) -> bool {

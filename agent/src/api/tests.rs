@@ -15,7 +15,8 @@ use tower::service_fn;
 
 use super::{fixture::Fixture, *};
 
-async fn channel(path: &Path) -> Channel {
+/// A connection to the socket at a path.
+pub(super) async fn channel(path: &Path) -> Channel {
     let path = path.to_owned();
     Endpoint::from_static("http://agent.invalid")
         .connect_with_connector(service_fn(move |_| {
