@@ -1,6 +1,6 @@
 //! Identities into the maps: writes the difference between what the resolver wants and what is there.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use aya::{
     Pod,
@@ -81,15 +81,14 @@ impl Identities {
     /// [`DatapathError::Full`] or [`DatapathError::Map`].
     pub fn set_local_addresses(
         &mut self,
-        wanted: &BTreeMap<LocalKey, u8>,
+        wanted: &OrdMap<LocalKey, u8>,
         complete: bool,
     ) -> Result<(), DatapathError> {
-        let wanted: OrdMap<_, _> = wanted.iter().map(|(key, one)| (*key, *one)).collect();
-        self.local_addresses.add(&wanted)?;
+        self.local_addresses.add(wanted)?;
         if !complete {
             return Ok(());
         }
-        self.local_addresses.remove_others(&wanted)
+        self.local_addresses.remove_others(wanted)
     }
 }
 

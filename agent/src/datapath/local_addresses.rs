@@ -5,12 +5,12 @@
 //! are told by [`Watch`], the others' are seen by the next [`snapshot`].
 
 use std::{
-    collections::BTreeMap,
     io::{self, Read},
     net::Ipv4Addr,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
+use imbl::OrdMap;
 use nix::{
     ifaddrs::{InterfaceAddress, getifaddrs},
     sys::socket::{NetlinkAddr, SockaddrStorage, bind},
@@ -50,7 +50,7 @@ pub enum LocalAddressesError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// [`OWN_ADDRESS`] or [`BROADCAST`] of each.
-    pub addresses: BTreeMap<LocalKey, u8>,
+    pub addresses: OrdMap<LocalKey, u8>,
     /// Namespaces that could not be entered or read, whose addresses are missing.
     pub unread: usize,
 }
@@ -80,7 +80,7 @@ pub fn snapshot() -> Result<Snapshot, LocalAddressesError> {
 }
 
 /// Those of the calling thread's namespace.
-fn addresses() -> io::Result<BTreeMap<LocalKey, u8>> {
+fn addresses() -> io::Result<OrdMap<LocalKey, u8>> {
     let netns = netns::cookie()?;
     let interfaces: Vec<_> = getifaddrs()?.collect();
     let key = |address| LocalKey { netns, address };
@@ -199,7 +199,7 @@ mod tests {
         let guest = Guest::start()?;
         guest.run("ip addr add 10.77.1.2/24 dev lo; ip -6 addr add fd77::2/64 dev lo")?;
         let netns = guest.inside(netns::cookie)?;
-        let theirs = |all: BTreeMap<LocalKey, u8>| -> Vec<_> {
+        let theirs = |all: OrdMap<LocalKey, u8>| -> Vec<_> {
             let theirs = all.into_iter().filter(|(key, _)| key.netns == netns);
             theirs.map(|(key, kind)| (key.address, kind)).collect()
         };
@@ -225,7 +225,7 @@ mod tests {
         let found = snapshot()?.addresses;
         assert!(found.keys().all(|key| !is_loopback(&key.address)));
         let listed = found.into_iter().filter(|(key, _)| key.netns == own);
-        assert_eq!(listed.collect::<BTreeMap<_, _>>(), addresses()?);
+        assert_eq!(listed.collect::<OrdMap<_, _>>(), addresses()?);
         Ok(())
     }
 
