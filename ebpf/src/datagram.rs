@@ -95,6 +95,9 @@ fn judge(seen: &mut Seen, state: &SocketState, hook: Hook) -> Fate {
             if seen.peer_gone != 0 {
                 seen.ask.peer = entry.decision.peer;
             }
+        } else if flows::was_ours(entry, seen.ask.now) {
+            // A late answer to a flow that was refused meanwhile belongs to it, not to a flow of the peer's.
+            seen.ask.direction = Direction::Egress as u8;
         }
     } else if is_connected(seen, state) {
         // Its flow found no room, or was idle for long.

@@ -16,6 +16,8 @@ use crate::{
 
 /// A flow in `OVERFLOW` is over after this time without a packet.
 const OVERFLOW_NS: u64 = 30_000_000_000;
+/// Answers to a flow that was refused on the way are expected for this time.
+const LATE_NS: u64 = 5_000_000_000;
 
 /// What is remembered of a flow.
 #[inline(always)]
@@ -40,6 +42,12 @@ pub fn stands(entry: &FlowEntry, seen: &Seen) -> bool {
         && peer
         && entry.owner == seen.ask.identity
         && is_fresh(&entry.decision, seen.ask.generation)
+}
+
+/// Whether a flow that is refused was opened from here, and what comes from the peer may still answer it.
+#[inline(always)]
+pub fn was_ours(entry: &FlowEntry, now: u64) -> bool {
+    entry.decision.direction == Direction::Egress as u8 && now.wrapping_sub(entry.seen_ns) < LATE_NS
 }
 
 /// Remembers and records a judgement.
@@ -70,7 +78,11 @@ pub fn judged(seen: &Seen, owner: &Owner, decision: &mut Decision, hook: Hook) {
     }
     entry.decision = *decision;
     entry.owner = owner.identity;
-    account(entry, seen, hook);
+    if pass {
+        account(entry, seen, hook);
+    } else {
+        entry.seen_ns = seen.ask.now;
+    }
     if same {
         return;
     }

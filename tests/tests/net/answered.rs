@@ -53,3 +53,39 @@ fn an_answer_that_is_under_way_outlives_a_change_of_policy_that_allows_its_flow(
         agent.assert_counters();
     });
 }
+
+#[test]
+fn a_late_answer_to_a_flow_that_was_revoked_is_no_flow_of_the_other_end() {
+    scene("late-answer", |sandbox| {
+        let (mut web, mut dns) = (sandbox.actor("web").puppet(), sandbox.actor("dns").puppet());
+        let calls_out = |port: &str| {
+            let rule = format!("ports = [\"{port}\"]");
+            workloads(&["web", "dns"]) + &policy("web", "", &[("egress", &rule)])
+        };
+        let agent = Agent::start(sandbox, &calls_out("5300/udp"));
+        for (who, fd, address) in [(&mut web, 10, "5301"), (&mut dns, 11, "5300")] {
+            let _ = who.ask(&format!("socket udp {fd}")).expect_ok("a socket");
+            let bind = format!("bind {fd} 127.0.0.1:{address}");
+            let _ = who.ask(&bind).expect_ok("its port");
+        }
+        let _ = dns.ask("socket udp 12").expect_ok("a socket");
+        let (question, answer) = ("sendto 10 127.0.0.1:5300", "sendto 11 127.0.0.1:5301");
+        let _ = web.ask(question).expect_ok("a question");
+        let _ = dns.ask("receive 11").expect_ok("the question");
+        agent.set_policy(&calls_out("5999/udp"));
+        assert!(web.ask(question).failed("sendto", "EPERM"));
+        let _ = dns.ask(answer).expect_ok("sent, not received");
+        assert!(web.ask("receive 10").failed("receive", "timeout"));
+        assert!(web.ask(question).failed("sendto", "EPERM"));
+
+        // What the other end begins is let in, and may be answered.
+        let _ = dns.ask("sendto 12 127.0.0.1:5301").expect_ok("a call");
+        let _ = web.ask("receive 10").expect_ok("the call");
+        ringfence_tests::poll::until("the flow of before is forgotten", || {
+            let _ = dns.ask(answer).expect_ok("a call");
+            web.ask("receive 10").ok()
+        });
+        let _ = web.ask(question).expect_ok("an answer");
+        agent.assert_counters();
+    });
+}
