@@ -29,6 +29,7 @@ use super::*;
 use crate::{
     config::Mode,
     flow::{Handle, Names, ProcessBook},
+    identity::HASH_LIMIT,
 };
 
 const POLICY: &str = r#"
@@ -207,6 +208,7 @@ impl Fixture {
             flows: flows.clone(),
             tables: tables_receiver,
             endpoints: listening::fixed(look),
+            hash_limit: HASH_LIMIT,
             boot_now_ns: || 10,
         };
         let listener = bind(&path).await.unwrap();

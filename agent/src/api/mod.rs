@@ -79,6 +79,8 @@ pub struct Context {
     pub tables: watch::Receiver<Arc<Tables>>,
     /// Where workloads listen.
     pub endpoints: listening::Handle,
+    /// Executables larger than this have no digest, bytes.
+    pub hash_limit: u64,
     /// Reads `CLOCK_BOOTTIME`, nanoseconds.
     pub boot_now_ns: fn() -> u64,
 }

@@ -38,6 +38,7 @@ pub(super) struct Moment {
     pub view: Arc<PolicyView>,
     pub tables: Arc<Tables>,
     pub root: PathBuf,
+    pub hash_limit: u64,
     /// Name of each identity in force.
     names: BTreeMap<Identity, String>,
 }
@@ -52,6 +53,7 @@ impl Moment {
                 .collect(),
             tables: context.tables.borrow().clone(),
             root: context.status.borrow().cgroup_root.clone(),
+            hash_limit: context.hash_limit,
             view,
         }
     }
@@ -109,7 +111,7 @@ pub(super) async fn list(
     let walk = move || {
         let _place = place;
         let root = moment.root_id();
-        let mut asked = Asked::new();
+        let mut asked = Asked::new(moment.hash_limit);
         let all = Processes::new(&moment.root, &moment.tables)?.all()?;
         let found = all.iter().filter_map(|live| {
             let identity = identity_of(live, &moment.tables, root);

@@ -39,9 +39,22 @@ pub(super) async fn process(
         let live = Processes::new(&moment.root, &moment.tables)?.one(pid)?;
         let (set, root) = (&moment.view.set, moment.root_id());
         let identities = &moment.view.identities;
-        let why = why::explain(&live, &set.workloads, identities, &moment.tables, root);
+        let asked = Asked::new(moment.hash_limit);
+        let why = why::explain(
+            asked,
+            &live,
+            &set.workloads,
+            identities,
+            &moment.tables,
+            root,
+        );
         let name = moment.name(why.identity);
-        let mut process = message(&live, why.identity, name, &mut Asked::new());
+        let mut process = message(
+            &live,
+            why.identity,
+            name,
+            &mut Asked::new(moment.hash_limit),
+        );
         process.sockets = open_sockets(live.tgid, &inodes);
         let more = why.candidates.len().saturating_sub(CANDIDATES);
         let shown = why.candidates.into_iter().take(CANDIDATES);

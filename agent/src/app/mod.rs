@@ -245,6 +245,7 @@ fn context(
         flows: started.flows.clone(),
         tables: started.published.tables(),
         endpoints: started.listening.clone(),
+        hash_limit: config.agent.hash_limit,
         boot_now_ns: clock::boot_now_ns,
     }
 }

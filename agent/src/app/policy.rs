@@ -353,6 +353,9 @@ impl Task {
         all.extend(none);
         all.extend_from_slice(self.engine.warnings());
         all.extend(ties);
+        all.extend(warnings::unknown_names(
+            self.engine.resolver().unknown_names(),
+        ));
         all.extend(containers);
         all.extend(crowd);
         all.extend(frames::warning(&self.covered.borrow()));

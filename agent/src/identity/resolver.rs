@@ -246,6 +246,14 @@ impl Resolver {
         self.placement.crowd()
     }
 
+    /// Workloads that match nobody, with each user or group that this host does not know.
+    pub fn unknown_names(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.placement.specs().iter().flat_map(|spec| {
+            let unknown = spec.unknown.iter();
+            unknown.map(|what| (spec.name.as_str(), what.as_str()))
+        })
+    }
+
     /// The guarded directory.
     #[must_use]
     pub fn root(&self) -> &Path {

@@ -32,6 +32,8 @@ pub(super) struct Spec {
     pub user_slices: Vec<String>,
     /// What the runtime must say of the container.
     pub container: ContainerFacts,
+    /// Users and groups that this host does not know, in words: nobody matches.
+    pub unknown: Vec<String>,
 }
 
 impl Spec {
@@ -54,6 +56,7 @@ impl Spec {
             user_units: Vec::new(),
             user_slices: Vec::new(),
             container: ContainerFacts::new(),
+            unknown: Vec::new(),
         };
         for selector in &workload.selectors {
             match selector {
@@ -75,11 +78,7 @@ impl Spec {
                 Selector::User(name) => {
                     let uid = user(name);
                     if uid.is_none() {
-                        tracing::warn!(
-                            workload = spec.name,
-                            user = name,
-                            "unknown user: the workload matches nobody"
-                        );
+                        spec.unknown.push(format!("user {name:?}"));
                     }
                     spec.only(uid);
                 }
@@ -87,11 +86,7 @@ impl Spec {
                 Selector::Group(name) => {
                     let gid = group(name);
                     if gid.is_none() {
-                        tracing::warn!(
-                            workload = spec.name,
-                            group = name,
-                            "unknown group: the workload matches nobody"
-                        );
+                        spec.unknown.push(format!("group {name:?}"));
                     }
                     spec.within(gid);
                 }

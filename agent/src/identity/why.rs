@@ -11,14 +11,14 @@ use std::{cmp::Reverse, collections::HashMap};
 
 use ringfence_common::abi::{
     ExecutableKey, Identity,
-    identity::{AGENT, HOST, PENDING, is_workload},
+    identity::{AGENT, HOST, PENDING, UNKNOWN, is_workload},
 };
 use ringfence_policy::model::{Identities, Workload};
 
 pub use ask::{Asked, Depth, SelectorCheck};
 
 use super::{
-    Tables,
+    Crowd, Tables, groups,
     live::Live,
     matching::Matcher,
     names,
@@ -64,16 +64,17 @@ pub fn identity_of(live: &Live, tables: &Tables, root: u64) -> Identity {
     tables.resolve(live.cgroup_id, root, exe, live.uid, &live.groups)
 }
 
-/// Explains a process under the workloads and tables in force. `root` is the cgroup id of the guarded root.
+/// Explains a process under the workloads and tables in force. `root` is the cgroup id of the guarded root;
+/// `asked` knows how much may be read.
 #[must_use]
 pub fn explain(
+    mut asked: Asked,
     live: &Live,
     workloads: &[Workload],
     identities: &Identities,
     tables: &Tables,
     root: u64,
 ) -> Why {
-    let mut asked = Asked::new();
     let found = workloads
         .iter()
         .enumerate()
@@ -100,9 +101,16 @@ pub fn explain(
                 .to_owned(),
         );
     }
+    let crowd = (identity == UNKNOWN)
+        .then(|| crowd(live, workloads, identities))
+        .flatten();
+    let reason = match crowd {
+        Some(crowd) => format!("{crowd}: none of them may be believed there"),
+        None => reason(identity, &matching, live, tables),
+    };
     Why {
         identity,
-        reason: reason(identity, &matching, live, tables),
+        reason,
         executable: executable(live, tables),
         candidates: matching.into_iter().chain(near).collect(),
         notes,
@@ -145,6 +153,25 @@ fn rank(
         before = Some(*specificity);
     }
     ranked.into_iter().map(|(_, candidate)| candidate).collect()
+}
+
+/// The workloads that ask for more groups in the process's cgroup than can be told apart, if they do.
+fn crowd(live: &Live, workloads: &[Workload], identities: &Identities) -> Option<Crowd> {
+    let specs: Vec<Spec> = workloads
+        .iter()
+        .filter_map(|workload| Spec::new(workload, identities, names::user, names::group).ok())
+        .filter(Spec::is_possible)
+        .collect();
+    let matcher = Matcher::new(&specs).ok()?;
+    let here = matcher.candidates(&live.cgroup, live.container.as_ref());
+    let here = here.iter().filter_map(|(number, _)| specs.get(*number));
+    let everywhere = specs.iter().filter(|spec| spec.is_everywhere());
+    let (workloads, groups) = groups::asked(here.chain(everywhere)).err()?;
+    Some(Crowd {
+        workloads,
+        groups,
+        cgroup: live.cgroup.display().to_string(),
+    })
 }
 
 fn reason(identity: Identity, matching: &[Candidate], live: &Live, tables: &Tables) -> String {

@@ -233,6 +233,7 @@ fn what_is_hardly_meant_is_a_warning_of_the_status() {
         let below = workload("below", "cgroup = \"/web/**\"")
             + &workload("left", "cgroup = \"/a*\"")
             + &workload("right", "cgroup = \"/*z\"")
+            + &workload("misspelt", "user = \"nobdy\"")
             + "[[policy]]\nname = \"p\"\napplies-to = { app = \"below\" }\n\
                default-deny = [\"egress\"]\n\n[[policy.ingress]]\nports = []\n";
         let agent = Agent::start(sandbox, &below);
@@ -250,6 +251,9 @@ fn what_is_hardly_meant_is_a_warning_of_the_status() {
         );
         let _child = sandbox.cgroup("web/child");
         until("it has one now", || !warned("\"below\" matches no cgroup"));
+        assert!(warned(
+            "\"misspelt\" asks for user \"nobdy\", which this host does not have"
+        ));
         assert!(!warned("equally closely"));
         let _both = sandbox.cgroup("abz");
         until("a tie that comes later is told", || {

@@ -12,7 +12,6 @@ use ringfence_policy::model::{Selector, Workload};
 
 use super::{
     super::{
-        executables::HASH_LIMIT,
         file::Executable,
         hash::Hashing,
         live::{Live, ProgramState},
@@ -39,6 +38,7 @@ pub struct SelectorCheck {
 /// Asks selectors; remembers files and users for as long as it lives.
 #[derive(Default)]
 pub struct Asked {
+    hash_limit: u64,
     mounts: Mounts,
     files: HashMap<PathBuf, Option<ExecutableKey>>,
     users: HashMap<String, Option<u32>>,
@@ -56,10 +56,11 @@ pub enum Depth {
 }
 
 impl Asked {
-    /// With the mounts of this moment.
+    /// With the mounts of this moment. Executables larger than `hash_limit` bytes have no digest.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(hash_limit: u64) -> Self {
         Self {
+            hash_limit,
             mounts: Mounts::own().unwrap_or_default(),
             ..Self::default()
         }
@@ -234,7 +235,7 @@ impl Asked {
         }
         let path = PathBuf::from(format!("/proc/{}/exe", live.tgid));
         let taken = Executable::open(&path, &self.mounts).and_then(|file| {
-            Hashing::new(file, HASH_LIMIT)?
+            Hashing::new(file, self.hash_limit)?
                 .map(Hashing::finish)
                 .transpose()
         });

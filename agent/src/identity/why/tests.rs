@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use ringfence_common::abi::{CgroupEntry, identity::UNKNOWN};
+use ringfence_common::abi::CgroupEntry;
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use ringfence_policy::model::Selector;
 
 use super::{
     super::{
-        Groups,
+        Groups, HASH_LIMIT,
         file::Executable,
         fixture::{cgroup, container, slice, unit, user_slice, user_unit, workloads},
         live::{Program, ProgramState},
@@ -43,7 +43,7 @@ fn live(path: &Path) -> Live {
 }
 
 fn check(selector: &Selector, live: &Live) -> SelectorCheck {
-    Asked::new().check(selector, live, Depth::Whole)
+    Asked::new(HASH_LIMIT).check(selector, live, Depth::Whole)
 }
 
 #[test]
@@ -222,7 +222,14 @@ fn matches_are_ranked_before_near_misses_and_what_is_far_is_left_out() {
         identity: 261,
         ..CgroupEntry::default()
     };
-    let why = explain(&live, &list, &identities, &tables(entry), 1);
+    let why = explain(
+        Asked::new(HASH_LIMIT),
+        &live,
+        &list,
+        &identities,
+        &tables(entry),
+        1,
+    );
     let expected = [
         ("both", true),
         ("exe", true),
@@ -323,11 +330,48 @@ fn every_state_of_a_process_has_its_reason() {
         (&unknown_cgroup, open, PENDING, "its cgroup is not known", 0),
     ];
     for (live, tables, identity, reason, notes) in cases {
-        let why = explain(live, &list, &identities, &tables, 1);
+        let why = explain(Asked::new(HASH_LIMIT), live, &list, &identities, &tables, 1);
         assert_eq!(why.identity, identity, "{why:?}");
         assert!(why.reason.contains(reason), "{why:?}");
         assert_eq!(why.notes.len(), notes, "{why:?}");
     }
-    let why = explain(&sh, &list, &identities, &tables(entry(HOST, 4)), 1);
+    let why = explain(
+        Asked::new(HASH_LIMIT),
+        &sh,
+        &list,
+        &identities,
+        &tables(entry(HOST, 4)),
+        1,
+    );
     assert!(why.executable.starts_with("not judged"), "{why:?}");
+}
+
+#[test]
+fn a_digest_beyond_the_limit_is_not_taken() {
+    let live = Live {
+        tgid: std::process::id(),
+        ..live(Path::new("/bin/sh"))
+    };
+    let sum = Selector::Sha256([0; 32]);
+    let check = Asked::new(1).check(&sum, &live, Depth::Whole);
+    assert!(check.found.contains("too large"), "{check:?}");
+    let check = Asked::new(HASH_LIMIT).check(&sum, &live, Depth::Whole);
+    assert_eq!(check.found.len(), 64, "{check:?}");
+}
+
+#[test]
+fn too_many_groups_in_a_cgroup_are_named() {
+    let sh = live(Path::new("/bin/sh"));
+    let groups = [1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1008].map(Selector::Gid);
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+    let selectors: Vec<_> = groups.iter().map(std::slice::from_ref).collect();
+    let list: Vec<_> = names.into_iter().zip(selectors).collect();
+    let (list, identities) = workloads(&list);
+    let unknown = CgroupEntry {
+        identity: UNKNOWN,
+        ..CgroupEntry::default()
+    };
+    let asked = Asked::new(HASH_LIMIT);
+    let why = explain(asked, &sh, &list, &identities, &tables(unknown), 1);
+    assert!(why.reason.contains("ask for 9 different groups"), "{why:?}");
 }
