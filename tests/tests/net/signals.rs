@@ -39,11 +39,11 @@ fn an_agent_that_is_told_to_reload_while_it_starts_starts() {
                         let _gone = kill(pid, Signal::SIGHUP);
                         let _ = sent.fetch_add(1, Ordering::Relaxed);
                     }
-                    thread::sleep(Duration::from_millis(2));
+                    thread::sleep(Duration::from_millis(5));
                 }
             });
+            let _enough = AtTheEnd(&done);
             agent.restart();
-            done.store(true, Ordering::Relaxed);
         });
         assert!(
             sent.into_inner() > 0,
@@ -55,6 +55,15 @@ fn an_agent_that_is_told_to_reload_while_it_starts_starts() {
         agent.set_policy(&web().replace("81/tcp", "82/tcp"));
         let _ = assert_refused(&web_actor, "127.0.0.1:81", &[]);
     });
+}
+
+/// Says so when it goes, also with a panic.
+struct AtTheEnd<'a>(&'a AtomicBool);
+
+impl Drop for AtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Agents that run with a configuration and have taken over SIGHUP.
