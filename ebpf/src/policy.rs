@@ -14,7 +14,7 @@ use ringfence_common::{
     logic::{
         address::policy_words,
         failsafe,
-        verdict::{Outcome, Question, collect_into, merge, outcome},
+        verdict::{Outcome, Question, collect_into, is_agents_call, merge, outcome},
     },
 };
 
@@ -115,6 +115,10 @@ fn decide(ask: &Ask, decision: &mut Decision) {
     if let Some(reason) = by_identity(ask.identity) {
         let found = fixed(or_failsafe(ask, reason));
         return settle(decision, found, found, flags);
+    }
+    if is_agents_call(ask.direction(), ask.peer, ask.verified != 0) {
+        let own = fixed(Reason::AllowedOwnChannel);
+        return settle(decision, own, own, flags);
     }
     let slot = SlotKey {
         identity: ask.identity,

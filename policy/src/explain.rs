@@ -8,7 +8,7 @@ use ringfence_common::{
     },
     logic::{
         address::policy_address,
-        verdict::{Outcome, Question, collect, merge, outcome},
+        verdict::{Outcome, Question, collect, is_agents_call, merge, outcome},
     },
 };
 
@@ -42,11 +42,11 @@ pub struct Answer {
     pub draft: Outcome,
 }
 
-/// Judges `query` at `now_boot_ns` (`CLOCK_BOOTTIME`) as the kernel does. The failsafe list and the
-/// agent's own channel are the agent's configuration and not looked at.
+/// Judges `query` at `now_boot_ns` (`CLOCK_BOOTTIME`) as the kernel does. The failsafe list is
+/// the agent's configuration and not looked at.
 #[must_use]
 pub fn answer(compiled: &Compiled, query: &Query, now_boot_ns: u64) -> Answer {
-    if let Some(outcome) = without_workload(query.local) {
+    if let Some(outcome) = without_policy(query) {
         return Answer {
             enforced: outcome,
             draft: outcome,
@@ -79,16 +79,17 @@ pub fn answer(compiled: &Compiled, query: &Query, now_boot_ns: u64) -> Answer {
     }
 }
 
-/// What holds for a local identity that is not a workload's; no policy applies to it.
-fn without_workload(local: Identity) -> Option<Outcome> {
-    if is_workload(local) {
-        return None;
-    }
-    let (verdict, reason) = match local {
+/// What holds where no policy applies: for a local identity that is not a workload's, and for the agent's calls.
+fn without_policy(query: &Query) -> Option<Outcome> {
+    let (verdict, reason) = match query.local {
         HOST => (Verdict::Allow, Reason::AllowedHost),
         AGENT => (Verdict::Allow, Reason::AllowedOwnChannel),
         PENDING => (Verdict::Deny, Reason::DeniedPending),
-        _ => (Verdict::Deny, Reason::DeniedNoIdentity),
+        other if !is_workload(other) => (Verdict::Deny, Reason::DeniedNoIdentity),
+        _ if is_agents_call(query.direction, query.peer, query.verified) => {
+            (Verdict::Allow, Reason::AllowedOwnChannel)
+        }
+        _ => return None,
     };
     Some(Outcome {
         verdict,

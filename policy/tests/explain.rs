@@ -74,6 +74,27 @@ fn parties_that_are_no_workload_have_their_own_answer() {
 }
 
 #[test]
+fn no_policy_refuses_the_agents_calls() {
+    let call = |direction, verified| Query {
+        direction,
+        verified,
+        peer: AGENT,
+        ..query(derive_identity("db"))
+    };
+    let compiled = compiled(true);
+    let own = Reason::AllowedOwnChannel;
+    for (direction, verified, is_own) in [
+        (Direction::Ingress, true, true),
+        (Direction::Listen, true, true),
+        (Direction::Ingress, false, false),
+        (Direction::Egress, true, false),
+    ] {
+        let found = reason(&compiled, &call(direction, verified));
+        assert_eq!(found == own, is_own, "{direction:?} {verified}: {found:?}");
+    }
+}
+
+#[test]
 fn a_workload_without_a_table_follows_the_setting_but_talks_to_itself() {
     let db = derive_identity("db");
     assert_eq!(

@@ -1,6 +1,7 @@
 //! Who talks: a program in a cgroup and a network namespace.
 
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -129,6 +130,13 @@ impl Actor {
         puppet
     }
 
+    /// Where it runs, as the traffic tool is told.
+    #[must_use]
+    pub fn place(&self) -> [OsString; 4] {
+        let [cgroup, netns] = [&self.cgroup, &self.netns].map(OsString::from);
+        ["--cgroup".into(), cgroup, "--netns".into(), netns]
+    }
+
     /// Runs it to its end.
     #[track_caller]
     #[must_use]
@@ -140,11 +148,7 @@ impl Actor {
     #[must_use]
     pub fn start(&self, arguments: &[&str]) -> Running {
         let mut command = Command::new(&self.program);
-        let _ = command
-            .arg("--cgroup")
-            .arg(&self.cgroup)
-            .arg("--netns")
-            .arg(&self.netns);
+        let _ = command.args(self.place());
         if let Some((gid, supplementary)) = &self.groups {
             let list: Vec<String> = supplementary.iter().map(u32::to_string).collect();
             let _ = command.args(["--gid", &gid.to_string(), "--groups", &list.join(",")]);

@@ -10,13 +10,14 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::{Options, Sandbox, agent::free_address, daemon::Daemon, program};
+use crate::{Actor, Options, Sandbox, agent::free_address, daemon::Daemon, program};
 
 /// A running controller.
 pub struct Controller {
     daemon: Daemon,
     dir: PathBuf,
     address: SocketAddr,
+    launcher: Vec<OsString>,
 }
 
 impl Controller {
@@ -24,6 +25,18 @@ impl Controller {
     #[track_caller]
     #[must_use]
     pub fn start(sandbox: &Sandbox, policy: &str) -> Self {
+        Self::launch(sandbox, policy, Vec::new())
+    }
+
+    /// Starts one where an actor runs.
+    #[track_caller]
+    #[must_use]
+    pub fn start_at(place: &Actor, sandbox: &Sandbox, policy: &str) -> Self {
+        Self::launch(sandbox, policy, launched_at(place))
+    }
+
+    #[track_caller]
+    fn launch(sandbox: &Sandbox, policy: &str, launcher: Vec<OsString>) -> Self {
         let dir = sandbox.files().join("controller");
         for name in ["policy.d", "state"] {
             fs::create_dir_all(dir.join(name)).unwrap();
@@ -36,10 +49,17 @@ impl Controller {
         );
         fs::write(dir.join("controller.toml"), config).unwrap();
         Self {
-            daemon: start(&dir),
+            daemon: start(&launcher, &dir),
             dir,
             address,
+            launcher,
         }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Options of an agent that gets its policy from here.
@@ -90,7 +110,7 @@ impl Controller {
 
     /// Starts it again.
     pub fn restart(&mut self) {
-        self.daemon = start(&self.dir);
+        self.daemon = start(&self.launcher, &self.dir);
     }
 
     /// Its process.
@@ -99,11 +119,18 @@ impl Controller {
     }
 }
 
+/// What the traffic tool is told to start a daemon where an actor runs.
+#[must_use]
+pub fn launched_at(place: &Actor) -> Vec<OsString> {
+    let place = place.place().into_iter();
+    place.chain(["run".into()]).collect()
+}
+
 #[track_caller]
-fn start(dir: &Path) -> Daemon {
+fn start(launcher: &[OsString], dir: &Path) -> Daemon {
     let config = dir.join("controller.toml");
     let arguments: [OsString; 3] = ["serve".into(), "--config".into(), config.into()];
-    Daemon::start("ringfence-controller", &arguments, dir)
+    Daemon::launch(launcher, "ringfence-controller", &arguments, dir)
         .unwrap_or_else(|ended| panic!("the controller ended, {}\n{}", ended.status, ended.log))
 }
 

@@ -4,6 +4,7 @@
 use super::port::{LENGTHS, mask};
 use crate::abi::{
     Direction, Header, Identity, Layer, Reason, RuleEntry, RuleKey, Verdict,
+    identity::AGENT,
     rule::{
         ALLOW_SELF, DENY_EGRESS, DENY_INGRESS, DENY_LISTEN, FLAG_VERIFIED, PEER_ANY, SELECTED,
         TIER_ANY_PROTOCOL, TIER_PEER_ANY, TIER_PEER_CIDR, TIER_PEER_IDENTITY, TIER_PEER_VERIFIED,
@@ -40,6 +41,13 @@ pub struct Outcome {
     pub rule: u32,
     /// Holds before this time (`CLOCK_BOOTTIME`, nanoseconds).
     pub until: u64,
+}
+
+/// Whether the agent calls, whom no policy cuts off: its controller may be a workload of the same host.
+#[inline(always)]
+#[must_use]
+pub const fn is_agents_call(direction: Direction, peer: Identity, verified: bool) -> bool {
+    !matches!(direction, Direction::Egress) && peer == AGENT && verified
 }
 
 /// Adds what `from` says to `into`. Of two rules the one that holds longer counts, of equal ones the

@@ -4,6 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use ringfence_tests::{
     Agent, Controller, Options, Sandbox,
+    controller::launched_at,
     flows::{event, line},
     policy::{policy, workload},
     poll::until,
@@ -125,6 +126,65 @@ fn a_policy_against_the_agent_itself_does_not_cut_it_off_from_its_controller() {
         let own = own();
         assert!(own.iter().all(|flow| event(flow) != "deny"), "{own:#?}");
         leave(pid);
+    });
+}
+
+#[test]
+fn a_policy_against_a_controller_on_this_host_does_not_cut_it_off_from_the_agent() {
+    scene("own-controller", |sandbox: &Sandbox| {
+        let everything = |direction, peers| {
+            let any = "[{ cidr = \"0.0.0.0/0\" }, { cidr = \"::/0\" }]";
+            (direction, format!("{peers} = {any}"))
+        };
+        let rules = [
+            everything("deny-egress", "to"),
+            everything("deny-ingress", "from"),
+        ];
+        let rules = rules
+            .each_ref()
+            .map(|(direction, rule)| (*direction, rule.as_str()));
+        let text = workload("control", "cgroup = \"/control\"")
+            + &policy(
+                "control",
+                "default-deny = [\"egress\", \"ingress\"]",
+                &rules,
+            );
+        let control = sandbox.actor("control");
+        let mut controller = Controller::start_at(&control, sandbox, "# empty\n");
+        let caller = sandbox.actor("caller");
+        let options = Options {
+            launcher: launched_at(&sandbox.actor("agent")),
+            ..controller.options()
+        };
+        let agent = Agent::start_with(sandbox, &options, "");
+        until("the first policy is in force", || {
+            agent.status().controller_generation == 1
+        });
+        controller.set_policy(&text);
+        until("the policy against the controller is in force", || {
+            agent.status().controller_generation == 2
+        });
+        let address = controller.address().to_string();
+        assert_never_passes("a call of another", || caller.tcp(&address, &[]));
+
+        // The stream that is open goes on, and a new one is made.
+        controller.set_policy(&(text.clone() + "# again\n"));
+        until("a change reaches the agent", || {
+            agent.status().controller_generation == 3
+        });
+        assert!(controller.stop());
+        until("the stream is gone", || {
+            agent.status().controller_state == "connecting"
+        });
+        controller.restart();
+        until("the agent has connected anew", || {
+            agent.status().controller_state == "connected"
+        });
+        let inbound = agent.client().flows(Vec::new()).unwrap();
+        assert!(inbound.iter().map(line).any(|line| {
+            line.starts_with("open ingress tcp agent -> control")
+                && line.contains("own-channel-allow")
+        }));
     });
 }
 
