@@ -56,4 +56,5 @@ mod storm;
 mod tcp;
 mod udp;
 mod user_unit;
+mod tied;
 mod world;
