@@ -28,6 +28,7 @@ mod failsafe;
 mod flood;
 mod folded;
 mod frames;
+mod frames_forwarded;
 mod generations;
 mod group;
 mod hidden;
