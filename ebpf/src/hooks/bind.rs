@@ -39,16 +39,19 @@ fn is_bound(ctx: *mut bpf_sock_addr) -> bool {
 
 #[inline(always)]
 fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
-    // The kernel refuses what is bound already (`__inet_bind`): such a call makes nobody the owner.
-    if is_bound(ctx) {
-        return Call::Allow;
-    }
+    let bound = is_bound(ctx);
     let mut decision = Decision::default();
     let mut owner = Owner::default();
     who::current(&mut owner);
     if !may_bind(ctx, owner.identity, is_v6, &mut decision) {
         record(ctx, is_v6, &mut owner, &decision);
         return Call::Refuse;
+    }
+    // The kernel refuses what is bound already (`__inet_bind`): such a call makes nobody the owner. It is judged
+    // all the same, because another thread may take the port away before the kernel looks (`connect` with
+    // `AF_UNSPEC`): hook and call take the socket's lock one after the other.
+    if bound {
+        return Call::Allow;
     }
     // Only now: who is refused takes nothing over.
     let Some(Caller { state, .. }) = caller(ctx) else {
