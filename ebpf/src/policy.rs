@@ -13,7 +13,7 @@ use ringfence_common::{
     },
     logic::{
         address::policy_words,
-        failsafe,
+        failsafe, stamp,
         verdict::{Outcome, Question, collect_into, merge, outcome},
     },
 };
@@ -366,7 +366,6 @@ fn fixed(reason: Reason) -> Outcome {
 
 #[inline(always)]
 fn settle(decision: &mut Decision, enforced: Outcome, draft: Outcome, flags: u32) {
-    decision.until = enforced.until;
     decision.rule = enforced.rule;
     decision.draft_rule = draft.rule;
     decision.reason = enforced.reason as u8;
@@ -376,6 +375,7 @@ fn settle(decision: &mut Decision, enforced: Outcome, draft: Outcome, flags: u32
         Verdict::Deny if flags & DRAFT_MODE != 0 => Verdict::Audit as u8,
         verdict @ (Verdict::Allow | Verdict::Deny | Verdict::Audit) => verdict as u8,
     };
+    decision.until = stamp::stamped(enforced.until, decision.generation, passes(decision));
 }
 
 /// Whether a decision lets the packet pass.
@@ -387,6 +387,5 @@ pub fn passes(decision: &Decision) -> bool {
 /// Whether a decision may still be believed.
 #[inline(always)]
 pub fn is_fresh(decision: &Decision, generation: u32) -> bool {
-    decision.generation == generation
-        && (decision.until == u64::MAX || crate::sock::now() < decision.until)
+    decision.generation == generation && crate::sock::now() < decision.until
 }
