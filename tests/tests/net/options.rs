@@ -1,4 +1,4 @@
-//! Socket options: what the hook that sees them leaves to others.
+//! Socket options: what the hook that sees them leaves to others, and what it does not see.
 
 use std::{
     fs::File,
@@ -8,6 +8,7 @@ use std::{
 use ringfence_tests::{
     Agent, Sandbox,
     policy::{policy, workloads},
+    poll::until,
     scene,
 };
 
@@ -79,6 +80,28 @@ fn what_another_program_decides_about_an_option_stands() {
         // Of a value that is longer than a page programs see the beginning; the kernel takes it as it is.
         let long = format!("option 10 1 12 {}", "05".repeat(5000));
         let _ = puppet.ask(&long).expect_ok("a long value");
+        agent.assert_counters();
+    });
+}
+
+/// `do_sock_setsockopt` (`net/socket.c`) runs no program for a call through the 32-bit interface.
+#[test]
+fn a_bypass_by_a_32_bit_call_is_a_named_gap() {
+    scene("options-32", |sandbox| {
+        let tight = sandbox.actor("tight");
+        let _inside = tight.puppet();
+        let agent = Agent::start(sandbox, &text());
+        let refused = tight.run(&["frame", "lo", "60", "--bypass"]);
+        let _ = refused.expect_refused("option", "a bypass");
+        let warnings = agent.status().warnings.join("\n");
+        let mut call = tight.start(&["frame", "lo", "60", "--bypass-32"]);
+        if warnings.contains("setsockopt-32-bit") {
+            let _ = call.last().expect_ok("what is out of reach");
+        } else {
+            // The kernel ends who calls an interface that it lacks.
+            until("it has ended", || !call.is_alive());
+            assert!(!call.unread().iter().any(|said| said.ok()), "{warnings}");
+        }
         agent.assert_counters();
     });
 }

@@ -10,7 +10,7 @@ use nix::{libc, net::if_::if_nametoindex};
 use ringfence_tests::Outcome;
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
-use super::{Failed, Result, at, done, print};
+use super::{Failed, Result, at, done, narrow, print};
 
 /// The local experimental type of IEEE 802.
 const EXPERIMENTAL: u16 = 0x88b5;
@@ -26,6 +26,9 @@ pub struct Frame {
     /// Past the queueing discipline of the device
     #[arg(long)]
     bypass: bool,
+    /// The same, asked for by the 32-bit interface of the kernel
+    #[arg(long = "bypass-32")]
+    bypass_32: bool,
     /// Last byte of the receiver's address (02:00:00:00:00:NN), else to everybody
     #[arg(long)]
     to: Option<u8>,
@@ -36,6 +39,11 @@ pub fn send(frame: &Frame) -> Result<Outcome> {
     let socket = make(0)?;
     if frame.bypass {
         bypass(&socket)?;
+    }
+    if frame.bypass_32 {
+        let on = 1_i32.to_ne_bytes();
+        narrow::set_option(socket.as_raw_fd(), libc::SOL_PACKET, QDISC_BYPASS, &on)
+            .map_err(at("option"))?;
     }
     let address = address(&frame.device, frame.to)?;
     let sent = socket.send_to(&vec![b'f'; frame.size], &address);
