@@ -201,6 +201,27 @@ pub fn judge_socket(who: Identity, generation: u32, reason: Reason, decision: &m
     settle(decision, layer(header.enforced), layer(header.draft), flags);
 }
 
+/// Whether a policy selects the identity, so that its port is not for others.
+#[inline(always)]
+pub fn judge_port(who: Identity, generation: u32, decision: &mut Decision) {
+    let flags = SETTINGS.get(0).map_or(0, |settings| settings.flags);
+    decision.generation = generation;
+    let slot = SlotKey {
+        identity: who,
+        slot: generation & 1,
+    };
+    // SAFETY: as in `decide`.
+    let header = unsafe { HEADERS.get(slot).copied() }.unwrap_or_default();
+    let layer = |bits: u16| {
+        fixed(if bits & SELECTED == 0 {
+            Reason::AllowedUnselected
+        } else {
+            Reason::DeniedPort
+        })
+    };
+    settle(decision, layer(header.enforced), layer(header.draft), flags);
+}
+
 /// Whether the identity has rules about listening.
 #[inline(always)]
 pub fn restricts_listen(who: Identity, generation: u32) -> bool {

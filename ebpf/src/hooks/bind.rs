@@ -14,7 +14,7 @@ use crate::{
     emit, identity as who,
     maps::generation,
     policy::{self, Ask, passes},
-    refusal, sock,
+    refusal, sock, taken,
 };
 
 #[cgroup_sock_addr(bind4)]
@@ -43,7 +43,9 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
     let mut decision = Decision::default();
     let mut owner = Owner::default();
     who::current(&mut owner);
-    if !may_bind(ctx, owner.identity, is_v6, &mut decision) {
+    if !may_bind(ctx, owner.identity, is_v6, &mut decision)
+        || is_taken(ctx, owner.identity, is_v6, &mut decision)
+    {
         record(ctx, is_v6, &mut owner, &decision);
         return Call::Refuse;
     }
@@ -85,6 +87,19 @@ fn may_bind(
     port(ctx, is_v6, &mut ask.tuple);
     policy::judge(&ask, decision);
     passes(decision)
+}
+
+/// Whether the port is another workload's.
+#[inline(never)]
+fn is_taken(
+    ctx: *mut bpf_sock_addr,
+    identity: Identity,
+    is_v6: bool,
+    decision: &mut Decision,
+) -> bool {
+    let mut wanted = Tuple::default();
+    port(ctx, is_v6, &mut wanted);
+    taken::by_another(ctx.cast(), &wanted, identity, decision)
 }
 
 #[inline(never)]
