@@ -4,7 +4,13 @@
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_cgroup_id};
 use ringfence_common::abi::{CgroupEntry, Owner, identity};
 
-use crate::{cgroup, identity as who, maps::generation, task};
+use core::ptr::read_volatile;
+
+use crate::{
+    cgroup, identity as who,
+    maps::{SOCKETS, generation},
+    sock, task,
+};
 
 /// Fills in the owner that the current task stands for; false outside the guarded tree.
 #[inline(never)]
@@ -22,7 +28,8 @@ pub fn current(owner: &mut Owner) -> bool {
 }
 
 /// Fills in who sends a frame: the cgroup in which its socket was made, and where that holds several
-/// workloads the process that sends from there; false outside the guarded tree.
+/// workloads the process that sends from there; false outside the guarded tree. A frame that came in by a
+/// device before is passed on, by whatever task runs just then: its sender is who was noted where it was sent.
 #[inline(never)]
 pub fn sending(skb: *mut __sk_buff, owner: &mut Owner) -> bool {
     // SAFETY: the context is the hook's own.
@@ -31,8 +38,16 @@ pub fn sending(skb: *mut __sk_buff, owner: &mut Owner) -> bool {
         return false;
     };
     owner.cgroup = cgroup;
-    if task::cgroup_node().and_then(task::node_id) == Some(cgroup) {
+    // SAFETY: as above.
+    let is_passed_on = unsafe { read_volatile(&raw const (*skb).ingress_ifindex) } != 0;
+    if !is_passed_on && task::cgroup_node().and_then(task::node_id) == Some(cgroup) {
         as_task(base, owner);
+        if base.class != 0 {
+            note(skb, owner);
+        }
+        return true;
+    }
+    if is_passed_on && base.class != 0 && noted(skb, owner) {
         return true;
     }
     owner.class = base.class;
@@ -43,6 +58,30 @@ pub fn sending(skb: *mut __sk_buff, owner: &mut Owner) -> bool {
     } else {
         identity::UNKNOWN
     };
+    true
+}
+
+/// Leaves who sends with the socket, for devices further on.
+#[inline(never)]
+fn note(skb: *mut __sk_buff, owner: &Owner) {
+    if let Some(sk) = sock::full_socket(skb)
+        && let Some(state) = SOCKETS.get_or_create(sk.cast())
+    {
+        state.owner = *owner;
+    }
+}
+
+/// Fills in who sent last by the socket, as he is now; false where nobody was noted.
+#[inline(never)]
+fn noted(skb: *mut __sk_buff, owner: &mut Owner) -> bool {
+    let Some(sk) = sock::full_socket(skb) else {
+        return false;
+    };
+    let Some(state) = SOCKETS.get(sk.cast()) else {
+        return false;
+    };
+    who::settle(&mut state.owner);
+    *owner = state.owner;
     true
 }
 

@@ -1,39 +1,41 @@
-//! The verdict that a socket keeps, while other CPUs look at it.
+//! The verdict that a socket keeps, while other CPUs look at it and write it too.
 //!
-//! Invariant: whoever believes a decision sees the verdict that belongs to its generation and to its expiry.
+//! Invariant: no mixture of what several of them write is an allow that none of them decided, nor lasts longer than
+//! theirs ([`stamp`]). It needs no order among the words, in which CPUs differ.
 
 use core::ptr::{read_volatile, write_volatile};
-use ringfence_common::abi::{Decision, Verdict};
+use ringfence_common::{
+    abi::{Decision, Verdict},
+    logic::stamp,
+};
 
 use crate::sock;
 
-/// The word that holds generation and verdict, of a decision's four.
-const LAST: usize = 3;
+/// Words of a decision: the first is its expiry, the last holds generation and verdict.
+const WORDS: usize = 4;
 
 /// Whether a decision may still be believed, and lets the packet pass.
 #[inline(always)]
 pub fn allows(decision: &Decision, generation: u32) -> bool {
     let words = core::ptr::from_ref(decision).cast::<u64>();
-    // SAFETY: a decision is four aligned words; the expiry is read first, see `replace`.
-    let (until, word) = unsafe { (read_volatile(words), read_volatile(words.add(LAST))) };
+    // SAFETY: a decision is four aligned words.
+    let (until, word) = unsafe { (read_volatile(words), read_volatile(words.add(WORDS - 1))) };
     let verdict = (word >> 32) as u8;
     let passes = verdict == Verdict::Allow as u8 || verdict == Verdict::Audit as u8;
-    passes && word as u32 == generation && (until == u64::MAX || sock::now() < until)
+    passes && word as u32 == generation && stamp::allows(until, generation, sock::now())
 }
 
-/// Puts a decision in the place of another: the word with generation and verdict first, so that a new
-/// expiry is never seen with an old verdict.
+/// Puts a decision in the place of another, each word as a whole.
 ///
 /// # Safety
 /// `place` is a decision in a socket's storage.
 #[inline(always)]
 pub unsafe fn replace(place: *mut Decision, decision: &Decision) {
-    const ORDER: [usize; 4] = [LAST, 0, 1, 2];
     let (from, to) = (
         core::ptr::from_ref(decision).cast::<u64>(),
         place.cast::<u64>(),
     );
-    for index in ORDER {
+    for index in 0..WORDS {
         // SAFETY: the caller's promise; a decision is four aligned words.
         unsafe { write_volatile(to.add(index), *from.add(index)) };
     }

@@ -204,10 +204,16 @@ fn by_device(skb: *mut __sk_buff, tuple: &Tuple, owner: &Owner) -> Peer {
 /// Who on this host sent a datagram, whoever owns the source address now.
 #[inline(never)]
 fn sending(skb: *mut __sk_buff, tuple: &Tuple, owner: &Owner, to_group: bool) -> Peer {
-    if let Some(identity) = sender::noted(tuple, owner.netns, to_group) {
+    // By a call that names the group: a socket that is connected or corked sends without one.
+    let by_call = to_group && is_mapped(words(&tuple.remote));
+    if !by_call && let Some(identity) = sender::noted(tuple, owner.netns, to_group) {
         return Peer::proved(identity);
     }
     let peer = peer::on_this_host(skb.cast(), tuple);
+    if by_call && let Some(identity) = sender::noted(tuple, owner.netns, to_group) {
+        let agrees = !peer.missing && peer.identity == identity;
+        return if agrees { peer } else { Peer::UNKNOWN };
+    }
     // A socket that called the group sends without naming it.
     let called = to_group && peer.called == sock::digest(words(&tuple.local), tuple.local_port);
     // Any other sender without a note is not in the guarded tree.

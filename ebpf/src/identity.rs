@@ -101,10 +101,11 @@ pub fn in_cgroup(base: CgroupEntry, readable: bool, gid: u32, owner: &mut Owner)
 }
 
 /// Makes sure that a packet's socket has an owner, who may have been pending; answers whether the owner
-/// can be judged.
+/// can be judged. An owner who was found stays, also one of whom nobody could say who he is
+/// ([`identity::UNKNOWN`]): the cgroup of the socket says less.
 #[inline(never)]
 pub fn ready(skb: *mut __sk_buff, owner: &mut Owner) -> bool {
-    if owner.identity == identity::UNKNOWN {
+    if owner.cgroup == 0 {
         of_packet(skb, owner);
     }
     settle(owner);
@@ -174,10 +175,11 @@ pub fn settle(owner: &mut Owner) {
 fn of_packet(skb: *mut __sk_buff, owner: &mut Owner) {
     // SAFETY: the context is the hook's own.
     let cgroup = unsafe { bpf_skb_cgroup_id(skb) };
+    let Some(base) = cgroup::of_packet(skb, cgroup) else {
+        return;
+    };
     owner.cgroup = cgroup;
     owner.tgid = 0;
-    let base = cgroup::of_packet(skb, cgroup);
-    let base = base.unwrap_or_default();
     owner.class = base.class;
     owner.identity = base.identity;
 }

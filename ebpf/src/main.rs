@@ -40,6 +40,7 @@ mod refusal;
 mod sender;
 mod sides;
 mod sock;
+mod taken;
 mod task;
 mod tcp;
 

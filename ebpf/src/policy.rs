@@ -13,7 +13,7 @@ use ringfence_common::{
     },
     logic::{
         address::policy_words,
-        failsafe,
+        failsafe, stamp,
         verdict::{Outcome, Question, collect_into, is_agents_call, merge, outcome},
     },
 };
@@ -205,6 +205,27 @@ pub fn judge_socket(who: Identity, generation: u32, reason: Reason, decision: &m
     settle(decision, layer(header.enforced), layer(header.draft), flags);
 }
 
+/// Whether a policy selects the identity, so that its port is not for others.
+#[inline(always)]
+pub fn judge_port(who: Identity, generation: u32, decision: &mut Decision) {
+    let flags = SETTINGS.get(0).map_or(0, |settings| settings.flags);
+    decision.generation = generation;
+    let slot = SlotKey {
+        identity: who,
+        slot: generation & 1,
+    };
+    // SAFETY: as in `decide`.
+    let header = unsafe { HEADERS.get(slot).copied() }.unwrap_or_default();
+    let layer = |bits: u16| {
+        fixed(if bits & SELECTED == 0 {
+            Reason::AllowedUnselected
+        } else {
+            Reason::DeniedPort
+        })
+    };
+    settle(decision, layer(header.enforced), layer(header.draft), flags);
+}
+
 /// Whether the identity has rules about listening.
 #[inline(always)]
 pub fn restricts_listen(who: Identity, generation: u32) -> bool {
@@ -370,7 +391,6 @@ fn fixed(reason: Reason) -> Outcome {
 
 #[inline(always)]
 fn settle(decision: &mut Decision, enforced: Outcome, draft: Outcome, flags: u32) {
-    decision.until = enforced.until;
     decision.rule = enforced.rule;
     decision.draft_rule = draft.rule;
     decision.reason = enforced.reason as u8;
@@ -380,6 +400,7 @@ fn settle(decision: &mut Decision, enforced: Outcome, draft: Outcome, flags: u32
         Verdict::Deny if flags & DRAFT_MODE != 0 => Verdict::Audit as u8,
         verdict @ (Verdict::Allow | Verdict::Deny | Verdict::Audit) => verdict as u8,
     };
+    decision.until = stamp::stamped(enforced.until, decision.generation, passes(decision));
 }
 
 /// Whether a decision lets the packet pass.
@@ -391,6 +412,5 @@ pub fn passes(decision: &Decision) -> bool {
 /// Whether a decision may still be believed.
 #[inline(always)]
 pub fn is_fresh(decision: &Decision, generation: u32) -> bool {
-    decision.generation == generation
-        && (decision.until == u64::MAX || crate::sock::now() < decision.until)
+    decision.generation == generation && crate::sock::now() < decision.until
 }

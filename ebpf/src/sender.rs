@@ -26,7 +26,8 @@ pub fn note(tuple: &Tuple, owner: &Owner) {
 }
 
 /// Notes who sends to a group: before there is a packet, because the copy of an IPv4 packet for this host
-/// (`ip_mc_output`) meets no hook at egress. Its source address is not known yet.
+/// (`ip_mc_output`) meets no hook at egress. Its source address is not known yet, and a socket that is connected or
+/// corked sends without a call that could note it: the note is believed of who has the socket.
 #[inline(never)]
 pub fn note_to_group(tuple: &Tuple, owner: &Owner) {
     let mut key = SenderKey {

@@ -123,7 +123,7 @@ fn kernel() -> [Feature; 5] {
     ]
 }
 
-fn optional() -> [Feature; 6] {
+fn optional() -> [Feature; 7] {
     let lacking = |name, present, note| Feature {
         name,
         present,
@@ -166,6 +166,13 @@ fn optional() -> [Feature; 6] {
              CAP_NET_RAW away",
         ),
         lacking(
+            "setsockopt-32-bit",
+            !has_32_bit_calls(&fs::read(VMLINUX).unwrap_or_default()),
+            "options that are set through the kernel's 32-bit interface pass no hook: a process with CAP_NET_RAW \
+             can set PACKET_QDISC_BYPASS by it, or register the memory of an XDP socket, and then its frames are \
+             not judged; take CAP_NET_RAW away, or refuse such calls (SystemCallArchitectures=native)",
+        ),
+        lacking(
             "vsock",
             !lists_protocol(&read("/proc/net/protocols"), "AF_VSOCK"),
             "AF_VSOCK sockets, between a virtual machine and its host, pass no hook and are not judged; unload \
@@ -186,6 +193,12 @@ fn required(name: &'static str, present: bool, note: &'static str) -> Feature {
 /// Empty where there is nothing to be read: the feature then counts as absent.
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
+}
+
+/// Whether the kernel runs 32-bit programs, by the names in its BTF: `net/compat.c` is there where it does.
+fn has_32_bit_calls(btf: &[u8]) -> bool {
+    const NAME: &[u8] = b"compat_sys_socketcall";
+    btf.windows(NAME.len()).any(|part| part == NAME)
 }
 
 /// `6.1.0-18-amd64` as (6, 1).
@@ -282,5 +295,10 @@ mod tests {
         let protocols = "protocol  size sockets\nAF_VSOCK  1216      0\nTCP 2304 9\n";
         assert!(lists_protocol(protocols, "AF_VSOCK"));
         assert!(!lists_protocol(protocols, "VSOCK"));
+
+        let names = b"\0__x64_sys_socket\0__ia32_compat_sys_socketcall\0";
+        assert!(has_32_bit_calls(names));
+        assert!(!has_32_bit_calls(b"\0__x64_sys_socketcall\0"));
+        assert!(!has_32_bit_calls(b""));
     }
 }

@@ -104,7 +104,8 @@ impl Sockets {
         // for can have changed.
         let owner = match before.map(|before| before.owner) {
             Some(known) if known.identity == identity::AGENT => return false,
-            Some(known) if known.identity != identity::UNKNOWN => present(resolver, known, &owner),
+            // Found, if only to be nobody in particular.
+            Some(known) if known.cgroup != 0 => present(resolver, known, &owner),
             _ => owner,
         };
         let same = |before: SocketState| {

@@ -88,6 +88,7 @@ reasons! {
     DeniedNoStorage = 18, "no-storage-deny", "Socket storage could not be made.";
     DeniedDetour = 19, "detour-deny", "IPv4 options and IPv6 routing headers lead a packet past its destination; they are refused to a workload that a policy restricts.";
     DeniedFrame = 20, "frame-deny", "Frames of packet and XDP sockets meet no rule; they are refused to a workload that a policy restricts.";
+    DeniedPort = 21, "port-deny", "Another workload, which a policy selects, listens on the port.";
 }
 
 /// Slots of `REASONS` for one direction; one more than the highest reason.

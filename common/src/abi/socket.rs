@@ -34,7 +34,8 @@ abi_type!(Owner, size = 80, align = 8);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
-    /// Believed before this time (`CLOCK_BOOTTIME`, nanoseconds); `u64::MAX` = without end.
+    /// Believed before this time (`CLOCK_BOOTTIME`, nanoseconds), the lowest bits of which are a stamp
+    /// ([`crate::logic::stamp`]); all bits but these = without end.
     pub until: u64,
     /// Rule that decided, 0 = none.
     pub rule: u32,

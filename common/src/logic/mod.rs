@@ -4,4 +4,5 @@ pub mod address;
 pub mod failsafe;
 pub mod packet;
 pub mod port;
+pub mod stamp;
 pub mod verdict;

@@ -14,7 +14,7 @@ use crate::{
     emit, identity as who,
     maps::generation,
     policy::{self, Ask, passes},
-    refusal, sock,
+    refusal, sock, taken,
 };
 
 #[cgroup_sock_addr(bind4)]
@@ -39,16 +39,21 @@ fn is_bound(ctx: *mut bpf_sock_addr) -> bool {
 
 #[inline(always)]
 fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
-    // The kernel refuses what is bound already (`__inet_bind`): such a call makes nobody the owner.
-    if is_bound(ctx) {
-        return Call::Allow;
-    }
+    let bound = is_bound(ctx);
     let mut decision = Decision::default();
     let mut owner = Owner::default();
     who::current(&mut owner);
-    if !may_bind(ctx, owner.identity, is_v6, &mut decision) {
+    if !may_bind(ctx, owner.identity, is_v6, &mut decision)
+        || is_taken(ctx, owner.identity, is_v6, &mut decision)
+    {
         record(ctx, is_v6, &mut owner, &decision);
         return Call::Refuse;
+    }
+    // The kernel refuses what is bound already (`__inet_bind`): such a call makes nobody the owner. It is judged
+    // all the same, because another thread may take the port away before the kernel looks (`connect` with
+    // `AF_UNSPEC`): hook and call take the socket's lock one after the other.
+    if bound {
+        return Call::Allow;
     }
     // Only now: who is refused takes nothing over.
     let Some(Caller { state, .. }) = caller(ctx) else {
@@ -82,6 +87,19 @@ fn may_bind(
     port(ctx, is_v6, &mut ask.tuple);
     policy::judge(&ask, decision);
     passes(decision)
+}
+
+/// Whether the port is another workload's.
+#[inline(never)]
+fn is_taken(
+    ctx: *mut bpf_sock_addr,
+    identity: Identity,
+    is_v6: bool,
+    decision: &mut Decision,
+) -> bool {
+    let mut wanted = Tuple::default();
+    port(ctx, is_v6, &mut wanted);
+    taken::by_another(ctx.cast(), &wanted, identity, decision)
 }
 
 #[inline(never)]

@@ -1,5 +1,6 @@
 //! tc egress of a device: frames of `AF_PACKET` sockets, which no cgroup hook sees. They pass no rule, so
-//! that who may not have raw sockets may not send them. Every other packet goes on.
+//! that who may not have raw sockets may not send them. Every other packet goes on. A frame that this host passes
+//! on is judged again by each device that it leaves by, as whom it was sent by.
 
 use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 use core::ptr::read_volatile;

@@ -21,15 +21,13 @@ pub fn setsockopt(ctx: SockoptContext) -> i32 {
 
 #[inline(always)]
 fn decide(ctx: *mut bpf_sockopt) -> Call {
-    // SAFETY: the context is the hook's own; each field is read with its width. A length of zero says that
-    // the kernel shall take the value from the caller, whatever its size.
+    take_as_a_whole(ctx);
+    // SAFETY: the context is the hook's own; each field is read with its width.
     let (level, name) = unsafe {
-        let option = (
+        (
             read_volatile(&raw const (*ctx).level),
             read_volatile(&raw const (*ctx).optname),
-        );
-        write_volatile(&raw mut (*ctx).optlen, 0);
-        option
+        )
     };
     match (level, name) {
         (SOL_PACKET, PACKET_QDISC_BYPASS) | (SOL_XDP, XDP_UMEM_REG) => {}
@@ -40,4 +38,20 @@ fn decide(ctx: *mut bpf_sockopt) -> Call {
         return Call::Allow;
     }
     frame::judge(Hook::Setsockopt, 0, &owner)
+}
+
+/// Makes the kernel take a value from the caller that is longer than what programs see of it (a page): before
+/// Linux 6.4 it would refuse it. Any other is left as it is, with what programs of cgroups below made of it.
+#[inline(always)]
+fn take_as_a_whole(ctx: *mut bpf_sockopt) {
+    // SAFETY: the context is the hook's own; each field is read and written with its width.
+    unsafe {
+        let from = read_volatile(&raw const (*ctx).__bindgen_anon_2.optval) as u64;
+        let end = read_volatile(&raw const (*ctx).__bindgen_anon_3.optval_end) as u64;
+        let length = i64::from(read_volatile(&raw const (*ctx).optlen));
+        if length > end.wrapping_sub(from).cast_signed() {
+            // "The original value" (`__cgroup_bpf_run_filter_setsockopt`).
+            write_volatile(&raw mut (*ctx).optlen, 0);
+        }
+    }
 }

@@ -4,7 +4,7 @@ use ringfence_tests::{Agent, Running, flows::line, scene};
 
 use crate::{
     attempt::attempt,
-    ground::{Ground, closed_rogue, rules},
+    ground::{Ground, closed_rogue, open_rogue, rules},
 };
 
 #[test]
@@ -107,5 +107,78 @@ fn a_refused_caller_hears_nothing() {
         ]
         .map(|attempt| attempt.by("far").not_for_free());
         Ground::new(sandbox).play(&closed_rogue(), &attempts);
+    });
+}
+
+/// Who shares a port (`SO_REUSEPORT`) gets the connections that wait at another listener when that closes, or
+/// by a more exact address all of them.
+#[test]
+fn a_port_that_another_workload_listens_on_is_not_shared() {
+    scene("taken-port", |sandbox| {
+        let share = |address: &str, rogues: &str| {
+            format!(
+                "b open 2 1 0 11; b option 11 1 15 01000000; b bind 11 {address}; b listen 11; \
+                 open 2 1 0 10; option 10 1 15 01000000; bind 10 {rogues}; c open 2 1 0 12"
+            )
+        };
+        let attempts = [
+            (
+                "to be given what waits there",
+                share("127.0.0.1:7200", "127.0.0.1:7200")
+                    + "; c connect 12 127.0.0.1:7200; listen 10; b close 11",
+                "127.0.0.1:7200",
+            ),
+            (
+                "the same by IPv6",
+                share("[::1]:7201", "[::1]:7201").replace("open 2 ", "open 10 ")
+                    + "; c connect 12 [::1]:7201; listen 10; b close 11",
+                "[::1]:7201",
+            ),
+            (
+                "by a more exact address",
+                share("0.0.0.0:7202", "127.0.0.1:7202")
+                    + "; listen 10; c connect 12 127.0.0.1:7202",
+                "127.0.0.1:7202",
+            ),
+        ]
+        .map(|(what, script, port)| {
+            attempt(
+                what,
+                &format!("{script}; accept 10 13; c send 12; receive 13"),
+                "bind EPERM",
+                &format!("deny listen tcp - -> rogue {port} deny port-deny by "),
+            )
+            .not_for_free()
+        });
+        let ground = Ground::new(sandbox);
+        ground.near().sysctl("net/ipv4/tcp_migrate_req", "1");
+        ground.play(&closed_rogue(), &attempts);
+    });
+}
+
+#[test]
+fn a_port_is_shared_within_a_workload_and_with_whom_no_policy_selects() {
+    scene("shared-within", |sandbox| {
+        let ground = Ground::new(sandbox);
+        let agent = Agent::start(sandbox, &open_rogue());
+        for (owner, other, address, ok) in [
+            ("vault", "vault", "127.0.0.1:7210", true),
+            ("free", "rogue", "127.0.0.1:7211", true),
+            ("rogue", "free", "127.0.0.1:7212", false),
+        ] {
+            let [mut owner, mut other] = [owner, other].map(|name| ground.actor(name).puppet());
+            let bind = format!("bind 10 {address}");
+            for part in [&mut owner, &mut other] {
+                for step in ["open 2 1 0 10", "option 10 1 15 01000000"] {
+                    let _ = part.ask(step).expect_ok(step);
+                }
+            }
+            for step in [&bind, "listen 10"] {
+                let _ = owner.ask(step).expect_ok(step);
+            }
+            let shared = other.ask(&bind);
+            assert_eq!(shared.ok(), ok, "{address}: {shared:?}");
+        }
+        agent.assert_counters();
     });
 }

@@ -168,7 +168,7 @@ fn detach_removes_every_version_and_leaves_what_is_not_ringfences() {
             other.join("theirs"),
             other.join("links/theirs"),
             // A map that is called as a hook is.
-            sandbox.pins().join("v7/links/egress"),
+            sandbox.pins().join("v8/links/egress"),
         ];
         for pin in &foreign {
             fs::create_dir_all(pin.parent().unwrap()).unwrap();

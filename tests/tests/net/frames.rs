@@ -21,7 +21,7 @@ fn text() -> String {
     workloads(&["tight", "free"]) + &policy("tight", "default-deny = [\"egress\"]", &[])
 }
 
-fn frame(actor: &Actor, device: &str, size: &str, more: &[&str]) -> Outcome {
+pub fn frame(actor: &Actor, device: &str, size: &str, more: &[&str]) -> Outcome {
     actor.run(&[&["frame", device, size], more].concat())
 }
 
@@ -32,7 +32,7 @@ fn assert_dropped(actor: &Actor, device: &str) {
 }
 
 /// Hears what is sent to the other end of the first device.
-fn listen(sandbox: &Sandbox, far: &Namespace) -> Running {
+pub fn listen(sandbox: &Sandbox, far: &Namespace) -> Running {
     let sniffer = sandbox.stranger("sniffer").in_namespace(far);
     let mut sniffer = sniffer.start(&["sniff", "test0"]);
     let _ready = sniffer.line().expect_ok("a packet socket");
@@ -40,7 +40,7 @@ fn listen(sandbox: &Sandbox, far: &Namespace) -> Running {
 }
 
 #[track_caller]
-fn assert_hears(sniffer: &mut Running, sizes: &[u64]) {
+pub fn assert_hears(sniffer: &mut Running, sizes: &[u64]) {
     for size in sizes {
         assert_eq!(sniffer.line().received, *size);
     }
@@ -228,7 +228,7 @@ fn detach(pin: &std::path::Path) -> io::Result<()> {
     bpf(LINK_DETACH, &attr).map(drop)
 }
 
-fn bpf(command: i64, attr: &[u64]) -> io::Result<i32> {
+pub fn bpf(command: i64, attr: &[u64]) -> io::Result<i32> {
     // SAFETY: the attributes are words of plain integers, and live across the call.
     let result = unsafe {
         nix::libc::syscall(

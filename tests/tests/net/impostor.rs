@@ -148,8 +148,9 @@ fn a_listener_that_shares_its_port_gets_only_calls_that_may_go_to_it() {
         assert!(!to_db.is_empty() && !to_web.is_empty());
         drop(before);
 
-        let agent = Agent::start(sandbox, &api_and_db());
+        // From then on web may not join db.
         let _servers = serve();
+        let agent = Agent::start(sandbox, &api_and_db());
         let mut ends = BTreeMap::<_, usize>::new();
         for outcome in calls() {
             assert!(!outcome.ok() || outcome.received == 1, "{outcome:?}");

@@ -52,6 +52,31 @@ fn a_port_without_a_listen_rule_is_refused_at_bind() {
     });
 }
 
+/// The kernel refuses the second call after the hook has run, unless another thread takes the port away from
+/// the socket between the two (`connect` with `AF_UNSPEC`).
+#[test]
+fn a_port_is_judged_at_bind_though_the_socket_has_one() {
+    scene("listen-twice", |sandbox| {
+        let web = sandbox.actor("web");
+        let rules = [("listen", "ports = [\"8080/tcp\", \"8090/tcp\"]")];
+        let agent = Agent::start(sandbox, &(workloads(&["web"]) + &policy("web", "", &rules)));
+        let mut puppet = web.puppet();
+        for step in ["open 2 1 0 10", "bind 10 127.0.0.1:8080"] {
+            let _ = puppet.ask(step).expect_ok(step);
+        }
+        let allowed = puppet.ask("bind 10 127.0.0.1:8090");
+        assert!(allowed.failed("bind", "EINVAL"), "{allowed:?}");
+        let _ = puppet
+            .ask("bind 10 127.0.0.1:8081")
+            .expect_refused("bind", "a second port");
+        let by = web.by(puppet.pid());
+        agent.assert_log(&[format!(
+            "deny listen tcp - -> web 127.0.0.1:8081 deny default-deny {by}"
+        )]);
+        agent.assert_counters();
+    });
+}
+
 #[test]
 fn a_datagram_to_a_port_that_was_not_asked_for_is_judged_as_listening() {
     scene("listen-udp", |sandbox| {

@@ -9,6 +9,7 @@ mod disguise;
 mod groups;
 mod hold;
 mod insist;
+mod narrow;
 mod packet;
 mod puppet;
 mod sample;

@@ -10,7 +10,7 @@ use nix::{libc, net::if_::if_nametoindex};
 use ringfence_tests::Outcome;
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
-use super::{Failed, Result, at, done, print};
+use super::{Failed, Result, at, done, narrow, print};
 
 /// The local experimental type of IEEE 802.
 const EXPERIMENTAL: u16 = 0x88b5;
@@ -26,15 +26,26 @@ pub struct Frame {
     /// Past the queueing discipline of the device
     #[arg(long)]
     bypass: bool,
+    /// The same, asked for by the 32-bit interface of the kernel
+    #[arg(long = "bypass-32")]
+    bypass_32: bool,
+    /// Last byte of the receiver's address (02:00:00:00:00:NN), else to everybody
+    #[arg(long)]
+    to: Option<u8>,
 }
 
-/// Sends one frame to everybody.
+/// Sends one frame.
 pub fn send(frame: &Frame) -> Result<Outcome> {
     let socket = make(0)?;
     if frame.bypass {
         bypass(&socket)?;
     }
-    let address = address(&frame.device)?;
+    if frame.bypass_32 {
+        let on = 1_i32.to_ne_bytes();
+        narrow::set_option(socket.as_raw_fd(), libc::SOL_PACKET, QDISC_BYPASS, &on)
+            .map_err(at("option"))?;
+    }
+    let address = address(&frame.device, frame.to)?;
     let sent = socket.send_to(&vec![b'f'; frame.size], &address);
     Ok(Outcome {
         sent: u64::try_from(sent.map_err(at("send"))?).unwrap_or(0),
@@ -45,7 +56,7 @@ pub fn send(frame: &Frame) -> Result<Outcome> {
 /// Says the size of each frame that comes.
 pub fn sniff(device: &str) -> Result<Outcome> {
     let mut socket = make(EXPERIMENTAL)?;
-    socket.bind(&address(device)?).map_err(at("bind"))?;
+    socket.bind(&address(device, None)?).map_err(at("bind"))?;
     print(&done("listen"));
     let mut buffer = [0; 2048];
     loop {
@@ -80,7 +91,7 @@ fn bypass(socket: &Socket) -> Result<()> {
     Ok(())
 }
 
-fn address(device: &str) -> Result<SockAddr> {
+fn address(device: &str, to: Option<u8>) -> Result<SockAddr> {
     let index = if_nametoindex(device).map_err(at("device"))?;
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: the type is one of socket addresses.
@@ -89,7 +100,9 @@ fn address(device: &str) -> Result<SockAddr> {
     link.sll_protocol = EXPERIMENTAL.to_be();
     link.sll_ifindex = index.cast_signed();
     link.sll_halen = 6;
-    link.sll_addr = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0];
+    link.sll_addr = to.map_or([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0], |last| {
+        [2, 0, 0, 0, 0, last, 0, 0]
+    });
     let length = u32::try_from(mem::size_of::<libc::sockaddr_ll>()).unwrap_or(0);
     // SAFETY: the first `length` bytes were written.
     Ok(unsafe { SockAddr::new(storage, length) })

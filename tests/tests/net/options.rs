@@ -1,0 +1,110 @@
+//! Socket options: what the hook that sees them leaves to others, and what it does not see.
+
+use std::{
+    fs::File,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+};
+
+use ringfence_tests::{
+    Agent, Sandbox,
+    policy::{policy, workloads},
+    poll::until,
+    scene,
+};
+
+use crate::frames::bpf;
+
+/// Numbers of `include/uapi/linux/bpf.h`.
+const PROG_LOAD: i64 = 5;
+const LINK_CREATE: i64 = 28;
+const CGROUP_SOCKOPT: u64 = 25;
+const CGROUP_SETSOCKOPT: u64 = 22;
+
+/// tight is restricted.
+fn text() -> String {
+    workloads(&["tight", "free"]) + &policy("tight", "default-deny = [\"egress\"]", &[])
+}
+
+/// Attaches a program to a cgroup that takes `SO_TYPE`, which the kernel does not let anybody set, upon
+/// itself (length -1). It goes with the descriptor.
+fn takes_upon_itself(sandbox: &Sandbox, cgroup: &str) -> OwnedFd {
+    // r0 = 1; r2 = level; if r2 != 1 exit; r2 = name; if r2 != 3 exit; r2 = -1; length = r2; exit
+    let instructions: [u64; 8] = [
+        0x0000_0001_0000_00b7,
+        0x0000_0000_0018_1261,
+        0x0000_0001_0004_0255,
+        0x0000_0000_001c_1261,
+        0x0000_0003_0002_0255,
+        0xffff_ffff_0000_02b7,
+        0x0000_0000_0020_2163,
+        0x0000_0000_0000_0095,
+    ];
+    let license = c"GPL";
+    let program = [
+        CGROUP_SOCKOPT | 8 << 32,
+        instructions.as_ptr() as u64,
+        license.as_ptr() as u64,
+        0,
+        0,
+        0,
+        0,
+        0,
+        CGROUP_SETSOCKOPT << 32,
+    ];
+    let program = bpf(PROG_LOAD, &program).unwrap();
+    // SAFETY: the descriptor is new and nobody else's.
+    let program = unsafe { OwnedFd::from_raw_fd(program) };
+    let cgroup = File::open(sandbox.cgroup(cgroup)).unwrap();
+    let number = |fd: i32| u64::from(fd.cast_unsigned());
+    let link = [
+        number(program.as_raw_fd()) | number(cgroup.as_raw_fd()) << 32,
+        CGROUP_SETSOCKOPT,
+    ];
+    let link = bpf(LINK_CREATE, &link).unwrap();
+    // SAFETY: as above.
+    unsafe { OwnedFd::from_raw_fd(link) }
+}
+
+#[test]
+fn what_another_program_decides_about_an_option_stands() {
+    scene("options", |sandbox| {
+        let mut puppet = sandbox.actor("tight").puppet();
+        let _ = puppet.ask("open 2 1 0 10").expect_ok("a socket");
+        let set = "option 10 1 3 01000000";
+        let alone = puppet.ask(set);
+        assert!(alone.failed("option", "ENOPROTOOPT"), "{alone:?}");
+        let _other = takes_upon_itself(sandbox, "tight");
+        let _ = puppet.ask(set).expect_ok("without the agent");
+        let agent = Agent::start(sandbox, &text());
+        let _ = puppet.ask(set).expect_ok("beside the agent");
+        // Of a value that is longer than a page programs see the beginning; the kernel takes it as it is.
+        let long = format!("option 10 1 12 {}", "05".repeat(5000));
+        let _ = puppet.ask(&long).expect_ok("a long value");
+        agent.assert_counters();
+    });
+}
+
+/// `do_sock_setsockopt` (`net/socket.c`) runs no program for a call through the 32-bit interface.
+#[test]
+fn a_bypass_by_a_32_bit_call_is_a_named_gap() {
+    scene("options-32", |sandbox| {
+        let tight = sandbox.actor("tight");
+        let _inside = tight.puppet();
+        let agent = Agent::start(sandbox, &text());
+        let refused = tight.run(&["frame", "lo", "60", "--bypass"]);
+        let _ = refused.expect_refused("option", "a bypass");
+        let features = agent.status().features;
+        let gap = features.iter().find(|it| it.name == "setsockopt-32-bit");
+        let is_open = !gap.unwrap().present;
+        let mut call = tight.start(&["frame", "lo", "60", "--bypass-32"]);
+        if is_open {
+            let _ = call.last().expect_ok("what is out of reach");
+        } else {
+            // The kernel ends who calls an interface that it lacks.
+            until("it has ended", || !call.is_alive());
+            let said = call.unread();
+            assert!(!said.iter().any(ringfence_tests::Outcome::ok), "{said:?}");
+        }
+        agent.assert_counters();
+    });
+}
