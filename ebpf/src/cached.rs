@@ -1,4 +1,4 @@
-//! The verdict that a socket keeps, while other CPUs look at it and write it too.
+//! The verdict that a socket or a datagram flow keeps, while other CPUs look at it and write it too.
 //!
 //! Invariant: no mixture of what several of them write is an allow that none of them decided, nor lasts longer than
 //! theirs ([`stamp`]). It needs no order among the words, in which CPUs differ.
@@ -28,7 +28,7 @@ pub fn allows(decision: &Decision, generation: u32) -> bool {
 /// Puts a decision in the place of another, each word as a whole.
 ///
 /// # Safety
-/// `place` is a decision in a socket's storage.
+/// `place` is a decision in a socket's storage or in a map's value.
 #[inline(always)]
 pub unsafe fn replace(place: *mut Decision, decision: &Decision) {
     let (from, to) = (

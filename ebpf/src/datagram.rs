@@ -16,7 +16,7 @@ use ringfence_common::{
 };
 
 use crate::{
-    flows, identity as who,
+    cached, flows, identity as who,
     maps::{SOCKETS, count, generation},
     peer::{self, Peer},
     policy::{self, Ask, passes},
@@ -72,7 +72,7 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> Fate {
         && flows::stands(entry, &seen)
     {
         flows::account(entry, &seen, hook);
-        return fate(&entry.decision);
+        return Fate::Pass;
     }
     if ready && seen.ask.peer != identity::PENDING {
         state.held = 0;
@@ -134,8 +134,7 @@ fn is_connected(seen: &Seen, state: &SocketState) -> bool {
     tuple.protocol == UDP
         && state.called == sock::digest(words(&tuple.remote), tuple.remote_port)
         && state.decision.direction == Direction::Egress as u8
-        && passes(&state.decision)
-        && policy::is_fresh(&state.decision, seen.ask.generation)
+        && cached::allows(&state.decision, seen.ask.generation)
 }
 
 /// Fills in the other end. Answers whether a receiver on this host will know who sends: a datagram that

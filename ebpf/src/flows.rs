@@ -7,10 +7,11 @@ use ringfence_common::abi::{
 };
 
 use crate::{
+    cached,
     datagram::Seen,
     emit::{self, What},
     maps::{FLOWS, OVERFLOW, count},
-    policy::{is_fresh, passes},
+    policy::passes,
     refusal, sock,
 };
 
@@ -32,16 +33,12 @@ pub fn find<'a>(key: &FlowKey) -> Option<&'a mut FlowEntry> {
     (sock::now().wrapping_sub(entry.seen_ns) < OVERFLOW_NS).then_some(entry)
 }
 
-/// Whether the decision about a flow still stands: same owner, same peer, and fresh. A refusal of the
-/// peer's call is not one of ours.
+/// Whether a flow still passes: the same owner, the same peer, and a verdict that holds. Refusals are never
+/// believed, but judged anew.
 #[inline(always)]
 pub fn stands(entry: &FlowEntry, seen: &Seen) -> bool {
-    let counts = passes(&entry.decision) || entry.decision.direction == seen.ask.direction;
     let peer = entry.decision.peer == seen.ask.peer || seen.peer_gone != 0;
-    counts
-        && peer
-        && entry.owner == seen.ask.identity
-        && is_fresh(&entry.decision, seen.ask.generation)
+    peer && entry.owner == seen.ask.identity && cached::allows(&entry.decision, seen.ask.generation)
 }
 
 /// Whether a flow that is refused was opened from here, and what comes from the peer may still answer it.
@@ -76,7 +73,8 @@ pub fn judged(seen: &Seen, owner: &Owner, decision: &mut Decision, hook: Hook) {
     if passed && !pass {
         decision.flags |= REVOKED;
     }
-    entry.decision = *decision;
+    // SAFETY: a decision in the map's value.
+    unsafe { cached::replace(&raw mut entry.decision, decision) };
     entry.owner = owner.identity;
     if pass {
         account(entry, seen, hook);
@@ -150,14 +148,11 @@ pub fn is_answered(seen: &Seen) -> bool {
         && entry.owner == seen.ask.identity
 }
 
-/// What is remembered about a datagram that a process is about to send; nothing where it must be judged.
+/// Whether a datagram that a process is about to send belongs to a flow that passes.
 #[inline(never)]
-pub fn cached(seen: &Seen) -> Option<bool> {
-    let entry = find(&seen.key)?;
-    let fresh = is_fresh(&entry.decision, seen.ask.generation);
-    if !fresh || entry.owner != seen.ask.identity {
-        return None;
-    }
-    let pass = passes(&entry.decision);
-    (pass || entry.decision.direction == Direction::Egress as u8).then_some(pass)
+pub fn is_allowed(seen: &Seen) -> bool {
+    let Some(entry) = find(&seen.key) else {
+        return false;
+    };
+    entry.owner == seen.ask.identity && cached::allows(&entry.decision, seen.ask.generation)
 }

@@ -18,8 +18,12 @@ use crate::handoff::Handoff;
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
+/// A [`RuleEntry`] as the type information of the object tells of it: no structure. Before Linux 6.2
+/// `bpf_map_meta_equal` compares where a structure holds a timer, so that the inner maps of the agent, which have
+/// no type information, would be refused beside one that has.
+pub type RuleWords = [u64; size_of::<RuleEntry>() / 8];
 /// Rules of one identity.
-pub type RuleTable = HashMap<RuleKey, RuleEntry, 1, NO_PREALLOC>;
+pub type RuleTable = HashMap<RuleKey, RuleWords, 1, NO_PREALLOC>;
 /// Address classes of one identity.
 pub type CidrTable = LpmTrie<[u32; 4], u32, 1>;
 

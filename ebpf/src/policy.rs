@@ -295,8 +295,12 @@ fn address_class(slot: SlotKey, address: &[u8; 16]) -> u32 {
 /// over the loops it would cost twice its size in spill slots.
 #[inline(always)]
 fn probe(table: &RuleTable, key: &RuleKey, found: &mut RuleEntry, zero: u64) {
-    // SAFETY: an inner map is replaced, never changed, while its slot is in use.
-    if let Some(entry) = unsafe { table.get(key) } {
+    // SAFETY: an inner map is replaced, never changed, while its slot is in use; its words are an entry.
+    let entry = unsafe {
+        let words = table.get(key).map(core::ptr::from_ref);
+        words.and_then(|words| words.cast::<RuleEntry>().as_ref())
+    };
+    if let Some(entry) = entry {
         merge_in_memory(&mut found.enforced, &entry.enforced, zero);
         merge_in_memory(&mut found.draft, &entry.draft, zero);
     }
@@ -407,10 +411,4 @@ fn settle(decision: &mut Decision, enforced: Outcome, draft: Outcome, flags: u32
 #[inline(always)]
 pub fn passes(decision: &Decision) -> bool {
     decision.verdict == Verdict::Allow as u8 || decision.verdict == Verdict::Audit as u8
-}
-
-/// Whether a decision may still be believed.
-#[inline(always)]
-pub fn is_fresh(decision: &Decision, generation: u32) -> bool {
-    decision.generation == generation && crate::sock::now() < decision.until
 }

@@ -65,11 +65,8 @@ fn judge(ctx: *mut bpf_sock_addr, owner: &Owner, seen: &mut Seen) -> Call {
     seen.key.cookie = cookie;
     seen.key.remote_port = seen.ask.tuple.remote_port;
     seen.key.protocol = seen.ask.tuple.protocol;
-    if let Some(pass) = flows::cached(seen) {
-        return if pass { Call::Allow } else { Call::Refuse };
-    }
-    if flows::is_answered(seen) {
-        // The policy has changed since: the packet is judged by the direction of its flow.
+    // Where it is an answer, and the policy has changed since, the packet is judged by the direction of its flow.
+    if flows::is_allowed(seen) || flows::is_answered(seen) {
         return Call::Allow;
     }
     let _ = find_peer(ctx, owner.netns, &mut seen.ask);
