@@ -3,6 +3,7 @@
 //! A new policy is checked as a whole (parsed, compiled, its selectors resolved) before the kernel sees
 //! any of it; when something fails the policy before stays in force.
 
+mod bounds;
 mod repair;
 mod write;
 
@@ -52,6 +53,11 @@ pub struct Engine {
     /// Whether a policy of this process is in force, not only that of an agent before.
     in_force: bool,
     repairs: Repairs,
+    addresses: Addresses,
+    /// Why the identity maps do not hold what they should.
+    unwritten: Option<String>,
+    /// Why the disk does not hold what is in force.
+    unkept: Option<String>,
 }
 
 /// What others had removed and is back.
@@ -61,6 +67,17 @@ pub struct Repairs {
     pub hooks: usize,
     /// Pins of hooks and maps.
     pub pins: usize,
+}
+
+/// Local addresses that are not listed because there are too many.
+#[derive(Clone, Copy, Debug, Default)]
+struct Addresses {
+    /// Now.
+    left_out: usize,
+    /// Whose.
+    owner: Option<u32>,
+    /// Since the start.
+    total: u64,
 }
 
 /// A policy that is valid but not in force.
@@ -96,6 +113,9 @@ impl Engine {
             source: PolicySource::Files,
             in_force: false,
             repairs: Repairs::default(),
+            addresses: Addresses::default(),
+            unwritten: None,
+            unkept: None,
         }
     }
 
@@ -311,6 +331,12 @@ impl Engine {
         let result = local_addresses::snapshot()
             .map_err(|error| error.to_string())
             .and_then(|snapshot| {
+                let more = snapshot.left_out.saturating_sub(self.addresses.left_out);
+                self.addresses = Addresses {
+                    left_out: snapshot.left_out,
+                    owner: snapshot.owner,
+                    total: self.addresses.total + u64::try_from(more).unwrap_or(u64::MAX),
+                };
                 self.datapath
                     .identities
                     .set_local_addresses(&snapshot.addresses, snapshot.unread == 0)
@@ -334,19 +360,38 @@ impl Engine {
     }
 
     /// Keeps the policy in force on disk, so that the next start has it.
-    pub fn save(&self) {
-        if let Err(error) = last_good::save(&self.state_dir, &self.local) {
-            tracing::error!(%error, "the policy in force is not kept on disk");
-        }
-        self.save_controllers();
+    pub fn save(&mut self) {
+        let local =
+            last_good::save(&self.state_dir, &self.local).map_err(|error| error.to_string());
+        let controllers = self.keep_controllers();
+        self.note_kept(local.and(controllers));
     }
 
     /// The same without the documents of the policy directory, which are on trial.
-    pub fn save_controllers(&self) {
-        let Some(held) = &self.controller else { return };
-        if let Err(error) = cache::save(&self.state_dir, held) {
-            tracing::error!(%error, "the policy in force is not kept on disk");
+    pub fn save_controllers(&mut self) {
+        let kept = self.keep_controllers();
+        self.note_kept(kept);
+    }
+
+    /// Whether the disk does not hold what is in force.
+    #[must_use]
+    pub const fn is_unkept(&self) -> bool {
+        self.unkept.is_some()
+    }
+
+    fn keep_controllers(&self) -> Result<(), String> {
+        let Some(held) = &self.controller else {
+            return Ok(());
+        };
+        cache::save(&self.state_dir, held).map_err(|error| error.to_string())
+    }
+
+    fn note_kept(&mut self, kept: Result<(), String>) {
+        let unkept = kept.err();
+        if let Some(error) = unkept.as_ref().filter(|_| unkept != self.unkept) {
+            tracing::error!(error, "the policy in force is not kept on disk");
         }
+        self.unkept = unkept;
     }
 
     /// The datapath.

@@ -10,8 +10,8 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 use prometheus::{
-    Encoder as _, Error, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder as _, Error, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
     core::Collector,
     proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
 };
@@ -47,6 +47,17 @@ pub struct KernelCounts {
     pub reasons: Vec<u64>,
 }
 
+/// What was too much to keep, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Executables that were forgotten for others.
+    pub executables: u64,
+    /// Cgroups that are not followed.
+    pub cgroups: u64,
+    /// Local addresses that are not listed.
+    pub addresses: u64,
+}
+
 /// The agent's own metrics. Cheap to clone; every clone updates the same ones.
 #[derive(Clone)]
 pub struct Metrics {
@@ -62,6 +73,7 @@ pub struct Metrics {
     controller_connected: IntGauge,
     hooks_reattached: IntCounter,
     pins_restored: IntCounter,
+    left_out: IntCounterVec,
 }
 
 impl Metrics {
@@ -113,6 +125,13 @@ impl Metrics {
                 "ringfence_pins_restored_total",
                 "Pins of hooks and maps that someone else had removed.",
             )?,
+            left_out: IntCounterVec::new(
+                Opts::new(
+                    "ringfence_left_out_total",
+                    "Executables, cgroups and local addresses that are too many to keep.",
+                ),
+                &["what"],
+            )?,
         };
         let build = IntGauge::with_opts(
             Opts::new(
@@ -122,7 +141,7 @@ impl Metrics {
             .const_label("version", env!("CARGO_PKG_VERSION")),
         )?;
         build.set(1);
-        let collectors: [Box<dyn Collector>; 11] = [
+        let collectors: [Box<dyn Collector>; 12] = [
             Box::new(metrics.policy_generation.clone()),
             Box::new(metrics.policy_apply.clone()),
             Box::new(metrics.policy_refused.clone()),
@@ -133,6 +152,7 @@ impl Metrics {
             Box::new(metrics.controller_connected.clone()),
             Box::new(metrics.hooks_reattached.clone()),
             Box::new(metrics.pins_restored.clone()),
+            Box::new(metrics.left_out.clone()),
             Box::new(build),
         ];
         for collector in collectors {
@@ -179,6 +199,18 @@ impl Metrics {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         self.hooks_reattached.inc_by(count(hooks));
         self.pins_restored.inc_by(count(pins));
+    }
+
+    /// So much was left out since the start.
+    pub fn left_out(&self, left_out: LeftOut) {
+        for (what, total) in [
+            ("executable", left_out.executables),
+            ("cgroup", left_out.cgroups),
+            ("address", left_out.addresses),
+        ] {
+            let counter = self.left_out.with_label_values(&[what]);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
     }
 
     /// Everything in the text format of Prometheus.
