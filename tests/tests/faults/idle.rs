@@ -19,8 +19,10 @@ fn text(ports: &str) -> String {
         + &policy("db", "", &[("ingress", &from)])
 }
 
-/// Descriptors of web and of db, and what was done after the connection was there.
-const STATES: [(&str, &str, &[(Who, &str)]); 5] = [
+/// A state: its name, the descriptor at both ends, and what was done after the connection was there.
+type State = (&'static str, &'static str, &'static [(Who, &'static str)]);
+
+const STATES: [State; 5] = [
     ("established", "10", &[(Who::Db, "accept 3 10")]),
     ("not accepted", "11", &[]),
     (

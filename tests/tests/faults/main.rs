@@ -7,6 +7,7 @@
 mod common;
 
 mod confirmed;
+mod crowded;
 mod disk;
 mod errors;
 mod idle;

@@ -87,9 +87,10 @@ fn a_user_with_too_many_addresses_takes_no_room_of_the_host() {
         let from_web = "from = [{ workload = \"web\" }]\nports = [\"81/tcp\"]";
         let text = workloads(&["web", "db"]) + &policy("db", "", &[("ingress", from_web)]);
         let agent = Agent::start(sandbox, &text);
-        let lines: String = (0..4_300)
-            .map(|n| format!("address add 10.{}.{}.1/32 dev lo\n", 100 + n / 256, n % 256))
-            .collect();
+        let lines = (0..4_300)
+            .map(|n| format!("address add 10.{}.{}.1/32 dev lo", 100 + n / 256, n % 256))
+            .collect::<Vec<_>>()
+            .join("\n");
         let batch = sandbox.files().join("addresses");
         fs::write(&batch, lines).unwrap();
         fs::set_permissions(sandbox.files(), fs::Permissions::from_mode(0o755)).unwrap();
