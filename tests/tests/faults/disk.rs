@@ -131,7 +131,11 @@ fn without_a_disk_for_its_state_the_agent_enforces_and_loses_nothing_that_was_ke
             let pair = Pair::new(sandbox);
             let mut agent = Agent::start(sandbox, &Side::Old.policy());
             assert_eq!(pair.side(), Side::Old);
+            // What is open for writing can't become read-only.
+            agent.kill();
             state.break_down(fault);
+            agent.restart();
+            assert_eq!(pair.side(), Side::Old, "a start");
 
             agent.set_policy(&Side::New.policy());
             assert_eq!(pair.side(), Side::New, "a change");
@@ -152,7 +156,12 @@ fn without_a_disk_for_its_state_the_agent_enforces_and_loses_nothing_that_was_ke
             agent.write_policy("not a policy");
             agent.restart();
             assert_eq!(pair.side(), Side::Old, "the last that was kept");
-            agent.set_policy(&Side::New.policy());
+            agent.write_policy(&Side::New.policy());
+            agent.reload();
+            until("the directory counts again", || {
+                agent.status().policy_error.is_empty()
+            });
+            assert_eq!(pair.side(), Side::New, "mended");
             state.mend(fault);
             until("it is kept as soon as there is room", || {
                 !warns(&agent, &state.0)
@@ -182,8 +191,8 @@ fn a_trial_ends_in_time_without_a_disk() {
             ];
             let output = ringfence(&agent, &apply);
             assert!(output.status.success(), "{output:?}");
-            state.break_down(fault);
             agent.kill();
+            state.break_down(fault);
             agent.restart();
             assert_eq!(pair.side(), Side::New, "the trial goes on");
             until("it is rolled back", || {
