@@ -4,6 +4,7 @@
 //! any of it; when something fails the policy before stays in force.
 
 mod bounds;
+mod keep;
 mod repair;
 mod write;
 
@@ -22,13 +23,14 @@ use ringfence_policy::{
 };
 use tokio::sync::Notify;
 
-use super::{clock::Pair, containers, events::Question, last_good, preview::Proposal};
+use self::bounds::Addresses;
+use super::{clock::Pair, containers, events::Question, preview::Proposal};
 use crate::{
     api::{PolicySource, PolicyView},
-    datapath::{Datapath, local_addresses},
+    datapath::Datapath,
     identity::{self, ContainerAnswer, ContainerQuestion, OnTie, Resolver, Tables, adopt},
     runtime::Answer,
-    sync::{Held, cache},
+    sync::Held,
 };
 
 /// Owner of the datapath and the resolver.
@@ -67,17 +69,6 @@ pub struct Repairs {
     pub hooks: usize,
     /// Pins of hooks and maps.
     pub pins: usize,
-}
-
-/// Local addresses that are not listed because there are too many.
-#[derive(Clone, Copy, Debug, Default)]
-struct Addresses {
-    /// Now.
-    left_out: usize,
-    /// Whose.
-    owner: Option<u32>,
-    /// Since the start.
-    total: u64,
 }
 
 /// A policy that is valid but not in force.
@@ -326,27 +317,6 @@ impl Engine {
         }
     }
 
-    /// Reads the local addresses of every network namespace anew.
-    pub fn refresh_addresses(&mut self) {
-        let result = local_addresses::snapshot()
-            .map_err(|error| error.to_string())
-            .and_then(|snapshot| {
-                let more = snapshot.left_out.saturating_sub(self.addresses.left_out);
-                self.addresses = Addresses {
-                    left_out: snapshot.left_out,
-                    owner: snapshot.owner,
-                    total: self.addresses.total + u64::try_from(more).unwrap_or(u64::MAX),
-                };
-                self.datapath
-                    .identities
-                    .set_local_addresses(&snapshot.addresses, snapshot.unread == 0)
-                    .map_err(|error| error.to_string())
-            });
-        if let Err(error) = result {
-            tracing::error!(error, "local addresses");
-        }
-    }
-
     /// Where state is kept that outlives the agent.
     #[must_use]
     pub fn state_dir(&self) -> &Path {
@@ -357,41 +327,6 @@ impl Engine {
     #[must_use]
     pub const fn repairs(&self) -> Repairs {
         self.repairs
-    }
-
-    /// Keeps the policy in force on disk, so that the next start has it.
-    pub fn save(&mut self) {
-        let local =
-            last_good::save(&self.state_dir, &self.local).map_err(|error| error.to_string());
-        let controllers = self.keep_controllers();
-        self.note_kept(local.and(controllers));
-    }
-
-    /// The same without the documents of the policy directory, which are on trial.
-    pub fn save_controllers(&mut self) {
-        let kept = self.keep_controllers();
-        self.note_kept(kept);
-    }
-
-    /// Whether the disk does not hold what is in force.
-    #[must_use]
-    pub const fn is_unkept(&self) -> bool {
-        self.unkept.is_some()
-    }
-
-    fn keep_controllers(&self) -> Result<(), String> {
-        let Some(held) = &self.controller else {
-            return Ok(());
-        };
-        cache::save(&self.state_dir, held).map_err(|error| error.to_string())
-    }
-
-    fn note_kept(&mut self, kept: Result<(), String>) {
-        let unkept = kept.err();
-        if let Some(error) = unkept.as_ref().filter(|_| unkept != self.unkept) {
-            tracing::error!(error, "the policy in force is not kept on disk");
-        }
-        self.unkept = unkept;
     }
 
     /// The datapath.

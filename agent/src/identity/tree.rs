@@ -95,12 +95,6 @@ impl Tree {
         self.incomplete
     }
 
-    /// Cgroups that are not followed because there are too many, and where.
-    pub fn left_out(&self) -> (u64, Option<&Path>) {
-        let place = self.room.crowded().and_then(|id| self.path(id));
-        (self.room.left_out(), place)
-    }
-
     /// Path below the root, with a leading slash.
     pub fn path(&self, id: u64) -> Option<&Path> {
         self.nodes.get(&id).map(|node| node.path.as_path())
@@ -293,14 +287,6 @@ impl Tree {
             let _ = changed.insert(id);
         }
         Some((fd, id))
-    }
-
-    /// Which handed cgroup one belongs to that is made right below `parent`.
-    fn delegated(&self, parent: u64) -> u64 {
-        self.nodes.get(&parent).map_or(0, |above| {
-            let handed = above.delegated == 0 && above.owner != 0;
-            if handed { parent } else { above.delegated }
-        })
     }
 
     fn insert(

@@ -3,6 +3,7 @@
 //! Kernel counters are read when somebody scrapes, not kept twice. Labels take values from fixed tables
 //! only, so that their number is bounded whatever the traffic.
 
+mod left_out;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use ringfence_common::abi::{Count, Direction, Reason, Verdict, reason};
 
 use crate::flow::{Counters, Event};
 
+pub use left_out::LeftOut;
 pub use serve::serve;
 
 /// Directions by name.
@@ -45,17 +47,6 @@ pub struct KernelCounts {
     pub counts: Vec<u64>,
     /// By [`reason::slot`].
     pub reasons: Vec<u64>,
-}
-
-/// What was too much to keep, since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LeftOut {
-    /// Executables that were forgotten for others.
-    pub executables: u64,
-    /// Cgroups that are not followed.
-    pub cgroups: u64,
-    /// Local addresses that are not listed.
-    pub addresses: u64,
 }
 
 /// The agent's own metrics. Cheap to clone; every clone updates the same ones.
@@ -199,18 +190,6 @@ impl Metrics {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         self.hooks_reattached.inc_by(count(hooks));
         self.pins_restored.inc_by(count(pins));
-    }
-
-    /// So much was left out since the start.
-    pub fn left_out(&self, left_out: LeftOut) {
-        for (what, total) in [
-            ("executable", left_out.executables),
-            ("cgroup", left_out.cgroups),
-            ("address", left_out.addresses),
-        ] {
-            let counter = self.left_out.with_label_values(&[what]);
-            counter.inc_by(total.saturating_sub(counter.get()));
-        }
     }
 
     /// Everything in the text format of Prometheus.

@@ -2,7 +2,7 @@
 
 use ringfence_tests::{
     Agent, Running, Sandbox,
-    policy::{policy, workloads},
+    policy::{policy, workload, workloads},
     poll::until,
     scene,
 };
@@ -159,5 +159,27 @@ fn a_stream_goes_on_through_a_thousand_changes() {
         }
         assert_eq!(pair.side(), side);
         assert!(stream.is_alive());
+    });
+}
+
+#[test]
+fn an_idle_connection_is_judged_as_who_its_ends_are_now() {
+    scene("idle-renamed", |sandbox| {
+        let agent = Agent::start(sandbox, &text("\"5432/tcp\""));
+        for (name, direction) in [("web", "egress"), ("db", "ingress")] {
+            agent.set_policy(&text("\"5432/tcp\""));
+            let mut puppets = connect(sandbox);
+            until("all are live", || agent.status().live_flows == 10);
+            // Another workload in the same cgroup, and the other end is of no policy.
+            let successor = format!("{name}-anew");
+            let denied = workload(&successor, &format!("cgroup = \"/{name}\""))
+                + &policy(
+                    &successor,
+                    &format!("default-deny = [\"{direction}\"]"),
+                    &[],
+                );
+            agent.set_policy(&denied);
+            assert_all_reset(&agent, &mut puppets);
+        }
     });
 }

@@ -1,9 +1,41 @@
 //! What found no room within the bounds of what is kept, counted and in words.
 
 use super::Engine;
-use crate::{identity::Forgotten, metrics::LeftOut};
+use crate::{datapath::local_addresses, identity::Forgotten, metrics::LeftOut};
+
+/// Local addresses that are not listed because there are too many.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Addresses {
+    /// Now.
+    left_out: usize,
+    /// Whose.
+    owner: Option<u32>,
+    /// Since the start.
+    total: u64,
+}
 
 impl Engine {
+    /// Reads the local addresses of every network namespace anew.
+    pub fn refresh_addresses(&mut self) {
+        let result = local_addresses::snapshot()
+            .map_err(|error| error.to_string())
+            .and_then(|snapshot| {
+                let more = snapshot.left_out.saturating_sub(self.addresses.left_out);
+                self.addresses = Addresses {
+                    left_out: snapshot.left_out,
+                    owner: snapshot.owner,
+                    total: self.addresses.total + u64::try_from(more).unwrap_or(u64::MAX),
+                };
+                self.datapath
+                    .identities
+                    .set_local_addresses(&snapshot.addresses, snapshot.unread == 0)
+                    .map_err(|error| error.to_string())
+            });
+        if let Err(error) = result {
+            tracing::error!(error, "local addresses");
+        }
+    }
+
     /// How often something was left out.
     #[must_use]
     pub fn left_out(&self) -> LeftOut {

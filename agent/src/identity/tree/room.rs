@@ -3,7 +3,12 @@
 //! A cgroup that is not followed is an unknown one: the kernel takes its processes for what its name says, or for
 //! pending.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::Path,
+};
+
+use super::Tree;
 
 /// All: three quarters of what the map holds, so that those which are new have room before others go.
 const MOST: usize = 98_304;
@@ -92,5 +97,24 @@ impl Room {
     /// One of the places where some are.
     pub fn crowded(&self) -> Option<u64> {
         self.crowded.first().copied()
+    }
+}
+
+impl Tree {
+    /// Cgroups that are not followed because there are too many, and where.
+    pub fn left_out(&self) -> (u64, Option<&Path>) {
+        let place = self.room.crowded().and_then(|id| match id {
+            0 => Some(Path::new("/")),
+            id => self.path(id),
+        });
+        (self.room.left_out(), place)
+    }
+
+    /// Which handed cgroup one belongs to that is made right below `parent`.
+    pub(super) fn delegated(&self, parent: u64) -> u64 {
+        self.nodes.get(&parent).map_or(0, |above| {
+            let handed = above.delegated == 0 && above.owner != 0;
+            if handed { parent } else { above.delegated }
+        })
     }
 }
