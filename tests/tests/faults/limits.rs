@@ -1,13 +1,8 @@
 //! The agent has too few descriptors, too little memory, or another clock.
 
-use std::{
-    fs,
-    os::unix::net::UnixStream,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, os::unix::net::UnixStream, path::PathBuf, process::Command};
 
-use ringfence_tests::{Agent, Options, poll::until, scene};
+use ringfence_tests::{Agent, Options, poll::until, sandbox::cgroup2_mount, scene};
 
 use crate::common::{Pair, Side};
 
@@ -47,20 +42,27 @@ fn an_agent_without_descriptors_goes_on_and_answers_when_it_has_some() {
     });
 }
 
-/// A memory cgroup of version 1, as on hosts with the hybrid layout; removed when it is dropped.
+/// A cgroup with little memory, of version 1 where the hybrid layout has the controller there; removed when it is dropped.
 struct Memory(PathBuf);
 
 impl Memory {
-    /// `None` where the memory controller is somewhere else.
+    /// `None` where there is no memory controller.
     fn new(name: &str, bytes: u64) -> Option<Self> {
-        let root = Path::new("/sys/fs/cgroup/memory");
-        if !root.join("memory.limit_in_bytes").exists() {
-            return None;
-        }
+        let first = PathBuf::from("/sys/fs/cgroup/memory");
+        let (root, limit) = if first.join("memory.limit_in_bytes").exists() {
+            (first, "memory.limit_in_bytes")
+        } else {
+            (cgroup2_mount(), "memory.max")
+        };
         let path = root.join(format!("ringfence-test-{}-{name}", std::process::id()));
         fs::create_dir(&path).unwrap();
-        fs::write(path.join("memory.limit_in_bytes"), bytes.to_string()).unwrap();
-        Some(Self(path))
+        let memory = Self(path);
+        let limit = memory.0.join(limit);
+        if !limit.exists() {
+            return None;
+        }
+        fs::write(limit, bytes.to_string()).unwrap();
+        Some(memory)
     }
 }
 
@@ -76,7 +78,7 @@ impl Drop for Memory {
 fn an_agent_that_runs_out_of_memory_leaves_its_policy_in_force() {
     scene("memory", |sandbox| {
         let Some(memory) = Memory::new("memory", 8 << 20) else {
-            ringfence_tests::scene::skip("needs the memory controller of cgroup v1");
+            ringfence_tests::scene::skip("needs a memory controller");
             return;
         };
         let pair = Pair::new(sandbox);
