@@ -16,6 +16,7 @@ pub mod containerd;
 pub mod controller;
 pub mod daemon;
 pub mod flows;
+pub mod foreign;
 pub mod metrics;
 pub mod mounts;
 pub mod namespace;

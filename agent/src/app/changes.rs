@@ -19,7 +19,7 @@ use super::{
     clock,
     policy::Task,
     preview::preview,
-    trial::{Trial, nanoseconds, remove, rolled_back},
+    trial::{Trial, again, nanoseconds, remove, rolled_back, unwritten},
 };
 use crate::{
     api::PolicySource,
@@ -29,8 +29,6 @@ use crate::{
     },
 };
 
-/// How often a rollback that failed is tried again.
-const AGAIN: Duration = Duration::from_secs(1);
 /// Time to write a change that is for good.
 const FOR_GOOD: Duration = Duration::from_secs(60);
 
@@ -51,8 +49,15 @@ impl Task {
         }
     }
 
-    /// Rolls back what nobody has confirmed.
+    /// Rolls back what nobody has confirmed, and writes what is confirmed.
     pub(super) async fn time_is_up(&mut self) {
+        if self.trial.as_ref().is_some_and(Trial::is_confirmed) {
+            // What stands in the way is a warning already.
+            if self.keep().await.is_ok() {
+                tracing::info!("the confirmed change is in the policy directory");
+            }
+            return;
+        }
         let Some(pending) = self.trial.as_ref().map(Trial::pending) else {
             return;
         };
@@ -69,7 +74,8 @@ impl Task {
 
     /// Shows the trial, or that there is none.
     pub(super) fn show_trial(&self) {
-        let pending = self.trial.as_ref().map(Trial::pending);
+        let trial = self.trial.as_ref().filter(|trial| !trial.is_confirmed());
+        let pending = trial.map(Trial::pending);
         self.metrics.policy_change_pending(pending.is_some());
         self.published
             .update_status(|status| status.pending = pending);
@@ -82,6 +88,9 @@ impl Task {
         by: Caller,
     ) -> Result<Applied, Refusal> {
         if let Some(trial) = &self.trial {
+            if trial.is_confirmed() {
+                return Err(confirmed());
+            }
             let pending = trial.pending();
             return Err(Refusal::State(format!(
                 "a change of user {} waits to be confirmed, {} s are left; `ringfence policy confirm` or `ringfence policy \
@@ -144,6 +153,9 @@ impl Task {
 
     async fn confirm(&mut self, by: Caller) -> Result<Pending, Refusal> {
         let trial = self.trial.as_ref().ok_or_else(nothing)?;
+        if trial.is_confirmed() {
+            return Err(confirmed());
+        }
         if trial.connection == Some(by.connection) {
             return Err(Refusal::State(
                 "a change is confirmed over another connection than it was applied; run `ringfence policy confirm`"
@@ -166,6 +178,9 @@ impl Task {
             .as_ref()
             .map(Trial::pending)
             .ok_or_else(nothing)?;
+        if self.trial.as_ref().is_some_and(Trial::is_confirmed) {
+            return Err(confirmed());
+        }
         self.roll_back().await?;
         tracing::info!("policy rolled back by command");
         Ok(pending)
@@ -179,25 +194,35 @@ impl Task {
         let (state_dir, directory) = (self.engine.state_dir(), self.policy_dir.as_path());
         block_in_place(|| {
             let Journal { before, after, .. } = &trial.journal;
+            if trial.journal.confirmed {
+                trial.due_ns = again();
+                return install::install(directory, before, after).map_err(|error| {
+                    self.note = Some(unwritten(&error.to_string()));
+                    state(error)
+                });
+            }
             install::unchanged(directory, before, after).map_err(state)?;
             trial.journal.confirmed = true;
             let written = trial.journal.save(state_dir).map_err(state).and_then(|()| {
                 let Journal { before, after, .. } = &trial.journal;
                 install::install(directory, before, after).map_err(state)
             });
-            if written.is_err() {
-                trial.journal.confirmed = false;
-                let Journal { before, after, .. } = &trial.journal;
-                let undone =
-                    install::install(directory, after, before).map_err(|it| it.to_string());
-                let noted = trial.journal.save(state_dir).map_err(|it| it.to_string());
-                if let Err(error) = undone.and(noted) {
-                    tracing::error!(error, "a change that could not be written is not undone");
-                }
+            let Err(refusal) = written else {
+                return Ok(());
+            };
+            trial.journal.confirmed = false;
+            if let Err(error) = trial.journal.save(state_dir) {
+                // On disk it may be confirmed, and the next start would take it for that.
+                tracing::error!(%error, "a change that could not be written is on trial no more");
+                trial.journal.confirmed = true;
+                trial.due_ns = again();
+                let (Refusal::State(error) | Refusal::Policy(error)) = &refusal;
+                self.note = Some(unwritten(error));
             }
-            written
+            Err(refusal)
         })?;
         self.trial = None;
+        self.note = None;
         block_in_place(|| self.engine.save());
         remove(self.engine.state_dir());
         self.read_files(true).await;
@@ -218,7 +243,7 @@ impl Task {
         let result = block_in_place(|| self.engine.apply_again(controller, former, source));
         if let Err(error) = result {
             let error = format!("the former policy can't be put back into force: {error}");
-            trial.due_ns = clock::boot_now_ns().saturating_add(nanoseconds(AGAIN));
+            trial.due_ns = again();
             self.trial = Some(trial);
             self.refusals.files = Some(error.clone());
             self.refusals.show(&self.published, &self.metrics);
@@ -295,6 +320,13 @@ impl Task {
             None => PolicySource::Files,
         }
     }
+}
+
+fn confirmed() -> Refusal {
+    Refusal::State(
+        "a change that is confirmed already is not in the policy directory yet: see the warnings of `ringfence status`"
+            .to_owned(),
+    )
 }
 
 fn nothing() -> Refusal {

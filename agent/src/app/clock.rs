@@ -1,9 +1,40 @@
 //! The clocks: wall time for policy and records, `CLOCK_BOOTTIME` for the kernel.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use nix::time::{ClockId, clock_gettime};
 use time::OffsetDateTime;
+
+/// What a process says of the clocks of its time namespace (`time_namespaces(7)`).
+const OFFSETS: &str = "/proc/self/timens_offsets";
+
+/// Makes sure that `CLOCK_BOOTTIME` is the one by which the kernel programs count: `bpf_ktime_get_boot_ns` knows no time
+/// namespaces.
+///
+/// # Errors
+/// It is another one, in words.
+pub fn check() -> Result<(), String> {
+    // A kernel without time namespaces has no such file.
+    let offsets = fs::read_to_string(OFFSETS).unwrap_or_default();
+    boot_offset(&offsets).map_or(Ok(()), |offset| {
+        Err(format!(
+            "the agent is in a time namespace whose boot time is {offset} s off the host's: what a policy lets expire would end \
+             at the wrong time; start the agent in the host's time namespace"
+        ))
+    })
+}
+
+/// Offset of `CLOCK_BOOTTIME`, where there is one: seconds with a fraction.
+fn boot_offset(offsets: &str) -> Option<String> {
+    let boot = offsets
+        .lines()
+        .find_map(|line| line.strip_prefix("boottime"))?;
+    let mut numbers = boot.split_whitespace().map(str::parse::<i64>);
+    let (Some(Ok(seconds)), Some(Ok(nanoseconds))) = (numbers.next(), numbers.next()) else {
+        return Some("an unknown number of".to_owned());
+    };
+    ((seconds, nanoseconds) != (0, 0)).then(|| format!("{seconds}.{nanoseconds:09}"))
+}
 
 /// `CLOCK_BOOTTIME` in nanoseconds.
 #[must_use]
@@ -57,5 +88,41 @@ impl Pair {
         let wall =
             OffsetDateTime::from_unix_timestamp_nanos(wall).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         (wall, boot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    #[test]
+    fn only_another_boot_time_is_refused() {
+        let ours = "monotonic           0         0\nboottime            0         0\n";
+        assert_eq!(boot_offset(ours), None);
+        assert_eq!(boot_offset(""), None);
+        assert_eq!(boot_offset("monotonic 5 0\nboottime 0 0\n"), None);
+        let shifted = "monotonic 0 0\nboottime    -86400 5\n";
+        assert_eq!(boot_offset(shifted).as_deref(), Some("-86400.000000005"));
+        assert!(boot_offset("boottime x").is_some());
+        assert_eq!(check(), Ok(()));
+    }
+
+    #[test]
+    fn a_step_of_the_wall_clock_makes_a_pair_stale_and_moves_its_times() {
+        let now = Pair::read();
+        assert!(!now.is_stale());
+        for (seconds, stale) in [(0, false), (2, true), (-2, true), (86_400 * 365, true)] {
+            // As read before somebody set the clock.
+            let before = Pair {
+                offset_ns: now.offset_ns - seconds * SECOND,
+            };
+            assert_eq!(before.is_stale(), stale, "{seconds} s");
+            let ((then, boot), (after, boot_after)) = (before.now(), now.now());
+            let between = i64::try_from(boot_after - boot).unwrap_or(i64::MAX);
+            let moved = (after - then).whole_nanoseconds();
+            assert_eq!(moved, i128::from(seconds * SECOND + between));
+        }
     }
 }

@@ -3,6 +3,8 @@
 //! A new policy is checked as a whole (parsed, compiled, its selectors resolved) before the kernel sees
 //! any of it; when something fails the policy before stays in force.
 
+mod bounds;
+mod keep;
 mod repair;
 mod write;
 
@@ -21,13 +23,14 @@ use ringfence_policy::{
 };
 use tokio::sync::Notify;
 
-use super::{clock::Pair, containers, events::Question, last_good, preview::Proposal};
+use self::bounds::Addresses;
+use super::{clock::Pair, containers, events::Question, preview::Proposal};
 use crate::{
     api::{PolicySource, PolicyView},
-    datapath::{Datapath, local_addresses},
+    datapath::Datapath,
     identity::{self, ContainerAnswer, ContainerQuestion, OnTie, Resolver, Tables, adopt},
     runtime::Answer,
-    sync::{Held, cache},
+    sync::Held,
 };
 
 /// Owner of the datapath and the resolver.
@@ -52,6 +55,11 @@ pub struct Engine {
     /// Whether a policy of this process is in force, not only that of an agent before.
     in_force: bool,
     repairs: Repairs,
+    addresses: Addresses,
+    /// Why the identity maps do not hold what they should.
+    unwritten: Option<String>,
+    /// Why the disk does not hold what is in force.
+    unkept: Option<String>,
 }
 
 /// What others had removed and is back.
@@ -96,6 +104,9 @@ impl Engine {
             source: PolicySource::Files,
             in_force: false,
             repairs: Repairs::default(),
+            addresses: Addresses::default(),
+            unwritten: None,
+            unkept: None,
         }
     }
 
@@ -306,21 +317,6 @@ impl Engine {
         }
     }
 
-    /// Reads the local addresses of every network namespace anew.
-    pub fn refresh_addresses(&mut self) {
-        let result = local_addresses::snapshot()
-            .map_err(|error| error.to_string())
-            .and_then(|snapshot| {
-                self.datapath
-                    .identities
-                    .set_local_addresses(&snapshot.addresses, snapshot.unread == 0)
-                    .map_err(|error| error.to_string())
-            });
-        if let Err(error) = result {
-            tracing::error!(error, "local addresses");
-        }
-    }
-
     /// Where state is kept that outlives the agent.
     #[must_use]
     pub fn state_dir(&self) -> &Path {
@@ -331,22 +327,6 @@ impl Engine {
     #[must_use]
     pub const fn repairs(&self) -> Repairs {
         self.repairs
-    }
-
-    /// Keeps the policy in force on disk, so that the next start has it.
-    pub fn save(&self) {
-        if let Err(error) = last_good::save(&self.state_dir, &self.local) {
-            tracing::error!(%error, "the policy in force is not kept on disk");
-        }
-        self.save_controllers();
-    }
-
-    /// The same without the documents of the policy directory, which are on trial.
-    pub fn save_controllers(&self) {
-        let Some(held) = &self.controller else { return };
-        if let Err(error) = cache::save(&self.state_dir, held) {
-            tracing::error!(%error, "the policy in force is not kept on disk");
-        }
     }
 
     /// The datapath.

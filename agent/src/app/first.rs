@@ -54,15 +54,30 @@ pub fn first_policy(engine: &mut Engine, config: &Config) -> anyhow::Result<Firs
     let found = documents::read(&config.agent.policy_dir, guarded);
     if let Some(journal) = resumed {
         let local = change::documents(&config.agent.policy_dir, &journal.after);
-        match engine.apply(held.clone(), local, source) {
+        let confirmed = journal.confirmed;
+        let applied = if confirmed {
+            engine.apply_again(held.clone(), local, source)
+        } else {
+            engine.apply(held.clone(), local, source)
+        };
+        match applied {
             Ok(()) => {
-                let former = last.ok().flatten().or_else(|| found.clone().ok());
+                let former = if confirmed {
+                    Some(engine.local().to_vec())
+                } else {
+                    last.ok().flatten().or_else(|| found.clone().ok())
+                };
                 return Ok(First {
                     found,
                     refusals: Refusals::default(),
                     trial: Some(Trial::resume(journal, former.unwrap_or_default())),
                     note,
                 });
+            }
+            Err(error) if confirmed => {
+                note = Some(format!(
+                    "a confirmed change of policy is neither in the policy directory nor in force: {error}"
+                ));
             }
             Err(error) => {
                 note = Some(format!(

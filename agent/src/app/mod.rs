@@ -17,6 +17,7 @@ mod newest;
 mod policy;
 mod preview;
 mod publish;
+mod reconcile;
 mod refusals;
 mod revoke;
 mod start;
@@ -131,6 +132,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         Err(anyhow!("the flow log ended"))
     }));
     let _ = tasks.spawn(until(&cancel, started.endpoints.run()));
+    let _ = tasks.spawn(until(&cancel, started.reconcile.run()));
     if let Some(log) = started.kernel_log {
         let _ = tasks.spawn(until(&cancel, async move {
             match log.run().await {

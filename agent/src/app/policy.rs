@@ -164,16 +164,19 @@ impl Task {
             self.refusals.renewal = None;
             self.applied(began.elapsed()).await;
             // Before the policy is acknowledged: a restart must not go back behind it.
-            block_in_place(|| {
-                if self.trial.is_some() {
-                    // A start must find the former one beside it.
-                    self.engine.save_controllers();
-                } else {
-                    self.engine.save();
-                }
-            });
+            block_in_place(|| self.save());
         }
         result
+    }
+
+    /// Keeps on disk what is in force.
+    fn save(&mut self) {
+        if self.trial.is_some() {
+            // A start must find the former one beside it.
+            self.engine.save_controllers();
+        } else {
+            self.engine.save();
+        }
     }
 
     pub(super) async fn applied(&mut self, took: Duration) {
@@ -199,6 +202,8 @@ impl Task {
         let Ok(live) = self.flows.live().await else {
             return;
         };
+        let resolver = self.engine.resolver();
+        let live = revoke::as_of_now(live, |owner| resolver.present(owner));
         for target in revoke::denied(&live, self.engine.compiled(), &self.spared) {
             if self.revoke.try_send(target).is_err() {
                 tracing::warn!(
@@ -245,6 +250,9 @@ impl Task {
 
     async fn tick(&mut self) -> anyhow::Result<()> {
         self.engine.check_root().map_err(anyhow::Error::msg)?;
+        if self.engine.is_unkept() {
+            block_in_place(|| self.save());
+        }
         if self.engine.is_due() {
             let began = Instant::now();
             match block_in_place(|| self.engine.renew()) {
@@ -290,6 +298,8 @@ impl Task {
         let counts = self.counts.counts();
         let hooks = hooks(&mut self.engine);
         let repairs = self.engine.repairs();
+        let left_out = self.engine.left_out();
+        self.metrics.left_out(left_out);
         let covered = self.covered.borrow().clone();
         let warnings = self.warnings();
         self.published.update_status(|status| {
@@ -306,6 +316,13 @@ impl Task {
                 ("frame-devices", covered.devices),
             ] {
                 let value = u64::try_from(value).unwrap_or(u64::MAX);
+                let _ = status.counts.insert(name.to_owned(), value);
+            }
+            for (name, value) in [
+                ("executables-forgotten", left_out.executables),
+                ("cgroups-left-out", left_out.cgroups),
+                ("addresses-left-out", left_out.addresses),
+            ] {
                 let _ = status.counts.insert(name.to_owned(), value);
             }
             if status.controller_state.is_some() {
@@ -358,6 +375,7 @@ impl Task {
         ));
         all.extend(containers);
         all.extend(crowd);
+        all.extend(self.engine.bounds());
         all.extend(frames::warning(&self.covered.borrow()));
         all.extend_from_slice(&self.unmatched);
         all.extend(self.note.clone());

@@ -1,10 +1,10 @@
 //! Ends connections that policy no longer allows. The programs drop their packets already; this makes
 //! both ends notice at once.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use ringfence_common::abi::{
-    Direction, Event, FailsafeEntry, Identity, Verdict, event,
+    Direction, Event, FailsafeEntry, Identity, Owner, Verdict, event,
     event::Hook,
     identity::is_workload,
     socket::{PEER_VERIFIED, REVOKED},
@@ -17,7 +17,7 @@ use ringfence_policy::{
 };
 use tokio::sync::mpsc;
 
-use super::clock;
+use super::{clock, reconcile::other_end};
 use crate::{datapath::destroy::Destroyer, flow::Live};
 
 /// Connections that wait to be ended at most; beyond that the next packet of each still fails.
@@ -71,6 +71,28 @@ impl Spared {
         let listed = |entry| failsafe::covers(entry, caller, flow.tuple.protocol, port);
         !is_inbound(flow) && self.failsafe.iter().any(listed)
     }
+}
+
+/// Live flows whose ends are who they are now, as `identify` says of an owner (`None`: as before).
+#[must_use]
+pub fn as_of_now(mut live: Vec<Live>, identify: impl Fn(&Owner) -> Option<Identity>) -> Vec<Live> {
+    for flow in live.iter_mut().filter(|flow| flow.tuple.protocol == TCP) {
+        flow.owner.identity = identify(&flow.owner).unwrap_or(flow.owner.identity);
+    }
+    let place = |flow: &Live| (flow.owner.netns, flow.tuple);
+    let ends: HashMap<_, _> = live
+        .iter()
+        .map(|flow| (place(flow), flow.owner.identity))
+        .collect();
+    for flow in &mut live {
+        let other = (flow.owner.netns, other_end(&flow.tuple));
+        if flow.decision.flags & PEER_VERIFIED != 0
+            && let Some(identity) = ends.get(&other)
+        {
+            flow.decision.peer = *identity;
+        }
+    }
+    live
 }
 
 /// The live connections that the policy now in force denies.

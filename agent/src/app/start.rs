@@ -17,10 +17,11 @@ use ringfence_common::abi::{
 use tokio::net::TcpListener;
 
 use super::{
-    containers,
+    clock, containers,
     engine::Engine,
     first::{First, first_policy},
     publish::Published,
+    reconcile,
 };
 use crate::{
     api::{self, ControllerState, Feature, Hook, PolicySource, Status},
@@ -72,6 +73,8 @@ pub struct Started {
     pub endpoints: endpoints::Task,
     /// Access to what it finds.
     pub listening: endpoints::Handle,
+    /// Compares live flows with sockets.
+    pub reconcile: reconcile::Task,
     /// What covers devices, and its first look at them.
     pub frames: (Frames, Look),
     /// Keeps a second agent away as long as it lives.
@@ -92,6 +95,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Started> {
 }
 
 async fn attempt(config: &Config) -> anyhow::Result<Started> {
+    clock::check().map_err(anyhow::Error::msg)?;
     let features = features::probe();
     if let Some(missing) = features::missing(&features) {
         return Err(anyhow!(
@@ -110,12 +114,7 @@ async fn attempt(config: &Config) -> anyhow::Result<Started> {
         flow_entries: config.flows.flow_entries,
         debug: config.log.level >= tracing::Level::DEBUG,
     };
-    let metrics_listener = match config.metrics {
-        Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
-            format!("metrics can't listen on {address}; change [metrics] listen")
-        })?),
-        None => None,
-    };
+    let metrics_listener = listen(config).await?;
     let lock = lock::state(&config.agent.state_dir)?;
     let listener = api::bind(&config.api_socket).await?;
     mount::bpffs(&options.pin_dir).context("[agent] pin-dir")?;
@@ -147,7 +146,7 @@ async fn attempt(config: &Config) -> anyhow::Result<Started> {
     engine.adopt_sockets();
     engine.datapath().attach()?;
     let frames = cover(&mut engine)?;
-    save(&engine, &first);
+    save(&mut engine, &first);
     // Again for what was opened meanwhile.
     engine.adopt_sockets();
     for path in engine.datapath().retire_others()? {
@@ -175,7 +174,9 @@ async fn attempt(config: &Config) -> anyhow::Result<Started> {
     show(&first, &published, &metrics);
     let held = engine.controller().cloned();
     let (listening, endpoints) = listening(&engine, &published, &directory)?;
+    let reconcile = reconcile::Task::new(&directory, flows.clone(), Arc::clone(&counts))?;
     Ok(Started {
+        reconcile,
         endpoints,
         listening,
         engine,
@@ -197,8 +198,19 @@ async fn attempt(config: &Config) -> anyhow::Result<Started> {
     })
 }
 
+/// Where metrics are served, if anywhere.
+async fn listen(config: &Config) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = config.metrics else {
+        return Ok(None);
+    };
+    let bound = TcpListener::bind(address).await;
+    let bound = bound
+        .with_context(|| format!("metrics can't listen on {address}; change [metrics] listen"))?;
+    Ok(Some(bound))
+}
+
 /// Keeps the first policy for the next start, but for what is on trial.
-fn save(engine: &Engine, first: &First) {
+fn save(engine: &mut Engine, first: &First) {
     if first.trial.is_some() {
         engine.save_controllers();
     } else {

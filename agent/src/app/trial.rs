@@ -13,6 +13,8 @@ use crate::change::{
 
 /// How often a clock is looked at that goes on while the host sleeps.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often what failed is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A change that is in force and not confirmed.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ pub struct Trial {
 /// What a start makes of the change that was on trial.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// It goes on.
+    /// It goes on, or is confirmed and not in the directory yet.
     pub resumed: Option<Journal>,
     /// What became of it otherwise.
     pub note: Option<String>,
@@ -63,10 +65,8 @@ pub fn at_start(state_dir: &Path, policy_dir: &Path) -> Found {
             Ok(()) => None,
             Err(error) => {
                 return Found {
-                    note: Some(format!(
-                        "a confirmed change of policy is not in the policy directory: {error}; it is tried again at the next start"
-                    )),
-                    resumed: None,
+                    note: Some(unwritten(&error.to_string())),
+                    resumed: Some(journal),
                 };
             }
         },
@@ -105,14 +105,18 @@ impl Trial {
     #[must_use]
     pub fn resume(journal: Journal, former: Vec<Document>) -> Self {
         Self {
-            due_ns: journal.pending().until_ns,
+            due_ns: if journal.confirmed {
+                again()
+            } else {
+                journal.pending().until_ns
+            },
             connection: None,
             journal,
             former,
         }
     }
 
-    /// When it is rolled back.
+    /// When it is rolled back, or where it is confirmed, written again.
     #[must_use]
     pub const fn due_ns(&self) -> u64 {
         self.due_ns
@@ -130,10 +134,16 @@ impl Trial {
         self.journal.pending()
     }
 
+    /// Whether nobody is waited for: only the directory does not hold it yet.
+    #[must_use]
+    pub const fn is_confirmed(&self) -> bool {
+        self.journal.confirmed
+    }
+
     /// Whether the directory is not as it was.
     #[must_use]
     pub fn is_overtaken(&self, found: &[Document]) -> bool {
-        files(found) != self.journal.before
+        !self.is_confirmed() && files(found) != self.journal.before
     }
 }
 
@@ -142,6 +152,18 @@ pub(super) fn remove(state_dir: &Path) {
     if let Err(error) = journal::remove(state_dir) {
         tracing::error!(%error, "policy");
     }
+}
+
+/// That a confirmed change is in force and not in the directory, in a sentence.
+pub(super) fn unwritten(error: &str) -> String {
+    format!(
+        "a confirmed change of policy is in force, and not in the policy directory: {error}; it is tried again every second"
+    )
+}
+
+/// When something that failed is tried again.
+pub(super) fn again() -> u64 {
+    clock::boot_now_ns().saturating_add(nanoseconds(AGAIN))
 }
 
 /// What became of a change, in a sentence.

@@ -1,7 +1,8 @@
 //! A confirmed change into the policy directory.
 //!
-//! Each file is replaced by rename, so that it is the old one or the new one, whoever reads. Of several files some may be
-//! written when the agent is killed: the journal says so, and the next start writes them all again.
+//! Each file is replaced by rename, so that it is the old one or the new one, whoever reads. Several are all written before
+//! the first takes its place, and are put back when one can't. Of several some may be there when the agent is killed: the
+//! journal says so, and the next start puts the change into force from there and writes it again.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -11,6 +12,10 @@ use std::{
 };
 
 use ringfence_documents::{Naming, ReadError};
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+};
 use thiserror::Error;
 
 use super::{Files, difference, files};
@@ -40,6 +45,17 @@ pub enum InstallError {
         path: PathBuf,
         /// Why.
         error: io::Error,
+    },
+    /// Some files are written, and can't be put back.
+    #[error(
+        "{cause}; {} can't be put back either: do it by hand, or make room and apply again",
+        names.join(", ")
+    )]
+    Half {
+        /// What failed first.
+        cause: Box<InstallError>,
+        /// The files.
+        names: Vec<String>,
     },
     /// Somebody else has changed it since.
     #[error(
@@ -103,27 +119,29 @@ pub fn unchanged(directory: &Path, before: &Files, after: &Files) -> Result<(), 
     })
 }
 
-/// Writes what differs between `before` and `after`. Doing it twice does no harm.
+/// Writes what differs between `before` and `after`: all of it or nothing. Doing it twice does no harm.
 ///
 /// # Errors
-/// [`InstallError::File`]; some of the files may be written.
+/// [`InstallError::File`] or [`InstallError::Directory`], and the directory is as it was; or [`InstallError::Half`].
 pub fn install(directory: &Path, before: &Files, after: &Files) -> Result<(), InstallError> {
     let (changed, removed) = difference(before, after);
-    for name in &changed {
-        let text = after.get(name).map(String::as_str).unwrap_or_default();
-        let path = directory.join(name);
-        replace(directory, &path, name, text)
-            .map_err(|error| InstallError::File { path, error })?;
+    let all = || changed.iter().chain(&removed);
+    let installed = stage(directory, &changed, after).and_then(|()| {
+        let mut done = Vec::new();
+        let result = swap_all(directory, &changed, &removed, &mut done);
+        result.map_err(|cause| match undo(directory, before, &done) {
+            Ok(()) => cause,
+            Err(names) => InstallError::Half {
+                cause: Box::new(cause),
+                names,
+            },
+        })
+    });
+    for name in all() {
+        // Best effort: hidden files are no documents.
+        let _ = fs::remove_file(hidden(directory, name));
     }
-    for name in &removed {
-        let path = directory.join(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(InstallError::File { path, error });
-            }
-            Ok(()) | Err(_) => {}
-        }
-    }
+    installed?;
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(|error| InstallError::Directory {
@@ -132,11 +150,31 @@ pub fn install(directory: &Path, before: &Files, after: &Files) -> Result<(), In
         })
 }
 
-/// A hidden file first: those are no documents.
-fn replace(directory: &Path, path: &Path, name: &str, text: &str) -> io::Result<()> {
+/// Where a file is before it takes its place, and what it replaced afterwards.
+fn hidden(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!(".{name}.ringfence"))
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> InstallError {
+    |error| InstallError::File {
+        path: path.to_owned(),
+        error,
+    }
+}
+
+/// Writes every file behind a hidden name: what comes after needs no more room for it.
+fn stage(directory: &Path, changed: &[String], after: &Files) -> Result<(), InstallError> {
+    for name in changed {
+        let path = directory.join(name);
+        let text = after.get(name).map(String::as_str).unwrap_or_default();
+        write(&path, &hidden(directory, name), text).map_err(failed(&path))?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, hidden: &Path, text: &str) -> io::Result<()> {
     let mode = fs::metadata(path).map_or(MODE, |found| found.permissions().mode() & 0o777);
-    let temporary = directory.join(format!(".{name}.ringfence"));
-    match fs::remove_file(&temporary) {
+    match fs::remove_file(hidden) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
@@ -144,16 +182,60 @@ fn replace(directory: &Path, path: &Path, name: &str, text: &str) -> io::Result<
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(&temporary)?;
-    let written = file
-        .write_all(text.as_bytes())
-        // Whatever the umask.
-        .and_then(|()| file.set_permissions(Permissions::from_mode(mode)))
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        // Best effort: what matters is the first error.
-        let _ = fs::remove_file(&temporary);
+        .open(hidden)?;
+    file.write_all(text.as_bytes())?;
+    // Whatever the umask.
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.sync_all()
+}
+
+/// Puts each file into its place, and takes away those that go. `done` says how far it came.
+fn swap_all(
+    directory: &Path,
+    changed: &[String],
+    removed: &[String],
+    done: &mut Vec<String>,
+) -> Result<(), InstallError> {
+    for name in changed {
+        let path = directory.join(name);
+        swap(&hidden(directory, name), &path).map_err(failed(&path))?;
+        done.push(name.clone());
     }
-    written
+    for name in removed {
+        let path = directory.join(name);
+        match fs::rename(&path, hidden(directory, name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            moved => {
+                moved.map_err(failed(&path))?;
+                done.push(name.clone());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// In one step, whoever reads; what was there is behind the hidden name then, where the file system can do that.
+fn swap(hidden: &Path, path: &Path) -> io::Result<()> {
+    match renameat_with(CWD, hidden, CWD, path, RenameFlags::EXCHANGE) {
+        Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS) => fs::rename(hidden, path),
+        swapped => Ok(swapped?),
+    }
+}
+
+/// Puts back what was there before; the names of those that can't be.
+fn undo(directory: &Path, before: &Files, done: &[String]) -> Result<(), Vec<String>> {
+    let put_back = |name: &&String| {
+        let (path, hidden) = (directory.join(name), hidden(directory, name));
+        let moved = fs::rename(&hidden, &path);
+        match (moved, before.get(*name)) {
+            (Ok(()), _) => Ok(()),
+            (Err(_), None) => fs::remove_file(&path),
+            (Err(_), Some(text)) => {
+                write(&path, &hidden, text).and_then(|()| fs::rename(&hidden, &path))
+            }
+        }
+    };
+    let lost = done.iter().filter(|name| put_back(name).is_err());
+    let lost: Vec<String> = lost.cloned().collect();
+    if lost.is_empty() { Ok(()) } else { Err(lost) }
 }

@@ -146,3 +146,43 @@ fn what_somebody_else_has_changed_is_not_overwritten() {
     let error = install::check(&missing).unwrap_err().to_string();
     assert!(error.contains("missing"), "{error}");
 }
+
+#[test]
+fn a_change_that_can_not_be_written_whole_is_not_written_at_all() {
+    let before = of(&[("a.toml", "1"), ("c.toml", "2"), ("d.toml", "3")]);
+    let in_the_way = |name: &str| {
+        let home = tempfile::tempdir().unwrap();
+        for (name, text) in &before {
+            fs::write(home.path().join(name), text).unwrap();
+        }
+        fs::create_dir_all(home.path().join(name).join("x")).unwrap();
+        home
+    };
+    let cases = [
+        // The second can't be written.
+        (
+            ".c.toml.ringfence",
+            of(&[("a.toml", "4"), ("c.toml", "6"), ("d.toml", "3")]),
+        ),
+        // All is written, and of what goes the second can't.
+        (".d.toml.ringfence", of(&[("a.toml", "4"), ("e.toml", "")])),
+    ];
+    for (name, after) in cases {
+        let home = in_the_way(name);
+        let error = install::install(home.path(), &before, &after).unwrap_err();
+        assert!(
+            matches!(error, InstallError::File { .. }),
+            "{name}: {error}"
+        );
+        for (document, text) in &before {
+            let found = fs::read_to_string(home.path().join(document)).unwrap();
+            assert_eq!(&found, text, "{name}: {document}");
+        }
+        assert!(!home.path().join("e.toml").exists(), "{name}");
+        fs::remove_dir_all(home.path().join(name)).unwrap();
+        install::install(home.path(), &before, &after).unwrap();
+        assert_eq!(install::held(home.path()).unwrap(), after, "{name}");
+        let names = fs::read_dir(home.path()).unwrap();
+        assert_eq!(names.count(), after.len(), "{name}: hidden files stay");
+    }
+}

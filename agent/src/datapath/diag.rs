@@ -4,7 +4,8 @@
 
 mod listing;
 
-pub(super) use listing::{CLOSE, EVERY_STATE, LISTEN, Listed};
+pub use listing::FlowState;
+pub(super) use listing::{CLOSE, CONNECTED, EVERY_STATE, LISTEN, Listed};
 
 use std::{io, io::Read, time::Duration};
 

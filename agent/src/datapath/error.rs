@@ -56,7 +56,7 @@ pub enum DatapathError {
     },
     /// A hook can't be attached.
     #[error(
-        "hook {name} can't be attached to {path}: {source}; is another program attached there exclusively? (`bpftool cgroup show`)"
+        "hook {name} can't be attached to {path}: {source}; is another program attached exclusively there or to a cgroup above? (`bpftool cgroup tree`)"
     )]
     Attach {
         /// Name of the program.

@@ -8,7 +8,8 @@ use aya::{
 };
 use imbl::{OrdMap, ordmap::DiffItem};
 use ringfence_common::abi::{
-    CgroupEntry, ChildKey, ClassGroups, ExecutableKey, Identity, LocalKey, ProcessKey, names,
+    CgroupEntry, ChildKey, ClassGroups, ExecutableKey, Identity, LocalKey, ProcessKey,
+    cgroup::OTHERS, identity::PENDING, names,
 };
 
 use super::{
@@ -44,16 +45,48 @@ impl Identities {
     }
 
     /// Brings the maps in line. What is looked up last is written first, and removed last, so that a
-    /// program meets no half of a change.
+    /// program meets no half of a change. Where a map has no room for both, what is to go goes first, and
+    /// whoever that concerns is pending meanwhile.
     ///
     /// # Errors
-    /// [`DatapathError::Full`] or [`DatapathError::Map`].
+    /// [`DatapathError::Full`]: it does not fit, and the maps hold what they held before; or [`DatapathError::Map`].
     pub fn apply(&mut self, tables: &Tables) -> Result<(), DatapathError> {
+        let before = self.held();
+        match self.add(tables) {
+            Err(DatapathError::Full { name, .. }) => {
+                tracing::debug!(name, "no room for what was and what is to be");
+                if let Err(error) = self.replace(tables) {
+                    self.replace(&before)?;
+                    return Err(error);
+                }
+            }
+            added => added?,
+        }
+        self.remove_others(tables)
+    }
+
+    /// The same with the others removed first. (An entry that is there can be replaced in a full map.)
+    fn replace(&mut self, tables: &Tables) -> Result<(), DatapathError> {
+        let held = self.cgroups.held.iter();
+        let held = held.map(|(id, entry)| (*id, hold(entry))).collect();
+        self.cgroups.add(&held)?;
+        self.cgroups.retain(&tables.cgroups)?;
+        self.children.retain(&tables.children)?;
+        self.executables.retain(&tables.executables)?;
+        self.groups.retain(&tables.groups)?;
+        self.processes.retain(&tables.processes)?;
+        self.add(tables)
+    }
+
+    fn add(&mut self, tables: &Tables) -> Result<(), DatapathError> {
         self.processes.add(&tables.processes)?;
         self.groups.add(&tables.groups)?;
         self.executables.add(&tables.executables)?;
         self.children.add(&tables.children)?;
-        self.cgroups.add(&tables.cgroups)?;
+        self.cgroups.add(&tables.cgroups)
+    }
+
+    fn remove_others(&mut self, tables: &Tables) -> Result<(), DatapathError> {
         self.cgroups.remove_others(&tables.cgroups)?;
         self.children.remove_others(&tables.children)?;
         self.executables.remove_others(&tables.executables)?;
@@ -74,8 +107,8 @@ impl Identities {
         }
     }
 
-    /// Adds the addresses that are local to some network namespace or broadcast there; where the list is complete, others
-    /// are removed.
+    /// Adds the addresses that are local to some network namespace or broadcast there; others are removed where the list
+    /// is complete, or there is no room without.
     ///
     /// # Errors
     /// [`DatapathError::Full`] or [`DatapathError::Map`].
@@ -84,7 +117,13 @@ impl Identities {
         wanted: &OrdMap<LocalKey, u8>,
         complete: bool,
     ) -> Result<(), DatapathError> {
-        self.local_addresses.add(wanted)?;
+        match self.local_addresses.add(wanted) {
+            Err(DatapathError::Full { .. }) => {
+                self.local_addresses.retain(wanted)?;
+                self.local_addresses.add(wanted)?;
+            }
+            added => added?,
+        }
         if !complete {
             return Ok(());
         }
@@ -101,9 +140,12 @@ struct Mirror<K: Pod, V: Pod> {
 
 impl<K: Pod + Ord, V: Pod + PartialEq> Mirror<K, V> {
     fn open(directory: &Path, name: &'static str) -> Result<Self, DatapathError> {
-        let map: HashMap<MapData, K, V> = maps::open(directory, name)?;
+        Ok(Self::of(name, maps::open(directory, name)?))
+    }
+
+    fn of(name: &'static str, map: HashMap<MapData, K, V>) -> Self {
         let held = map.iter().flatten().collect();
-        Ok(Self { name, map, held })
+        Self { name, map, held }
     }
 
     fn add(&mut self, wanted: &OrdMap<K, V>) -> Result<(), DatapathError> {
@@ -126,6 +168,14 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Mirror<K, V> {
 
     /// Removes what is not wanted; [`Self::add`] came before.
     fn remove_others(&mut self, wanted: &OrdMap<K, V>) -> Result<(), DatapathError> {
+        self.retain(wanted)?;
+        // Equal by now: from here on both share their memory, and the next comparison is short.
+        self.held = wanted.clone();
+        Ok(())
+    }
+
+    /// Removes what is not wanted.
+    fn retain(&mut self, wanted: &OrdMap<K, V>) -> Result<(), DatapathError> {
         let held = self.held.clone();
         for change in held.diff(wanted) {
             if let DiffItem::Remove(key, _) = change {
@@ -133,8 +183,22 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Mirror<K, V> {
                 let _ = self.held.remove(key);
             }
         }
-        // Equal by now: from here on both share their memory, and the next comparison is short.
-        self.held = wanted.clone();
         Ok(())
     }
 }
+
+/// An entry while what tells its processes or the cgroups below it apart may be gone: nobody is to be taken for what
+/// the rest stands for.
+fn hold(entry: &CgroupEntry) -> CgroupEntry {
+    let mut held = *entry;
+    if entry.class != 0 {
+        (held.identity, held.class) = (PENDING, 0);
+    }
+    if entry.below != 0 {
+        held.below = OTHERS;
+    }
+    held
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,8 @@
 //! programs know them. So are addresses that only a route makes local. The own namespace's changes
 //! are told by [`Watch`], the others' are seen by the next [`snapshot`].
 
+mod room;
+
 use std::{
     io::{self, Read},
     net::Ipv4Addr,
@@ -24,6 +26,7 @@ use ringfence_common::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
+use self::room::Room;
 use super::netns;
 
 /// `RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR` (rtnetlink(7)).
@@ -53,6 +56,10 @@ pub struct Snapshot {
     pub addresses: OrdMap<LocalKey, u8>,
     /// Namespaces that could not be entered or read, whose addresses are missing.
     pub unread: usize,
+    /// Addresses that are missing because there are too many.
+    pub left_out: usize,
+    /// Whose they are, where it is not this host that has too many.
+    pub owner: Option<u32>,
 }
 
 /// Lists the local addresses of the calling thread's namespace and of every other one. Blocks for as
@@ -61,22 +68,26 @@ pub struct Snapshot {
 /// # Errors
 /// If the own namespace can't be read or the others can't be listed.
 pub fn snapshot() -> Result<Snapshot, LocalAddressesError> {
-    let mut out = Snapshot {
-        addresses: addresses().map_err(LocalAddressesError::List)?,
-        unread: 0,
-    };
+    let mut room = Room::default();
+    room.enter(None, addresses().map_err(LocalAddressesError::List)?);
     let others = netns::others(|_| false).map_err(LocalAddressesError::Namespaces)?;
-    let read = netns::inside(&others, |_| addresses()).map_err(LocalAddressesError::Namespaces)?;
+    let each = |namespace: &netns::Namespace| Ok((namespace.foreign_owner()?, addresses()?));
+    let read = netns::inside(&others, each).map_err(LocalAddressesError::Namespaces)?;
+    let (mut users, mut unread) = (Vec::new(), 0);
     for result in read {
         match result {
-            Ok(addresses) => out.addresses.extend(addresses),
+            Ok((None, addresses)) => room.enter(None, addresses),
+            Ok((owner, addresses)) => users.push((owner, addresses)),
             Err(error) => {
                 tracing::debug!(%error, "network namespace not read");
-                out.unread += 1;
+                unread += 1;
             }
         }
     }
-    Ok(out)
+    for (owner, addresses) in users {
+        room.enter(owner, addresses);
+    }
+    Ok(room.into_snapshot(unread))
 }
 
 /// Those of the calling thread's namespace.

@@ -65,10 +65,11 @@ impl PinLock {
     }
 }
 
-/// Locks `directory`, which is made if it does not exist. Does not wait.
+/// Locks `directory`, which is made if it does not exist. Does not wait. On a disk that is full or can't be written to
+/// an old file is locked, or else the directory itself: a host is not left unguarded for want of space.
 ///
 /// # Errors
-/// If another process has the lock, or the directory or the file can't be made.
+/// If another process has the lock, or the directory can't be made or opened.
 pub fn state(directory: &Path) -> Result<StateLock, LockError> {
     let path = directory.join(FILE);
     let failed = failure(&path);
@@ -77,18 +78,50 @@ pub fn state(directory: &Path) -> Result<StateLock, LockError> {
         .mode(0o700)
         .create(directory)
         .map_err(&failed)?;
-    let mut file = OpenOptions::new()
+    let made = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
-        .open(&path)
-        .map_err(&failed)?;
+        .open(&path);
+    let mut file = match made {
+        Err(error) if is_unwritable(&error) => {
+            unwritten(&path, &error);
+            let mut file = open(&path).or_else(|_| open(directory)).map_err(&failed)?;
+            lock_state(&mut file, &path)?;
+            return Ok(StateLock { _file: file });
+        }
+        made => made.map_err(&failed)?,
+    };
     lock_state(&mut file, &path)?;
-    write(&mut file).map_err(&failed)?;
+    if let Err(error) = write(&mut file) {
+        unwritten(&path, &error);
+    }
     Ok(StateLock { _file: file })
+}
+
+/// Whether the disk is full or can't be written to.
+fn is_unwritable(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EROFS | libc::ENOSPC | libc::EDQUOT)
+    )
+}
+
+fn unwritten(path: &Path, error: &io::Error) {
+    tracing::warn!(
+        path = %path.display(), %error,
+        "the agent's process number is not kept; make room in the state directory, and let the agent write there"
+    );
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
 }
 
 /// The same where an agent has been: makes nothing, and answers `None` where there was none.
@@ -97,11 +130,7 @@ pub fn state(directory: &Path) -> Result<StateLock, LockError> {
 /// If another process has the lock, or the file can't be opened.
 pub fn known_state(directory: &Path) -> Result<Option<StateLock>, LockError> {
     let path = directory.join(FILE);
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&path);
-    let mut file = match opened {
+    let mut file = match open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failure(&path)(error)),
@@ -260,6 +289,45 @@ mod tests {
         write(&mut file)?;
         file.rewind()?;
         assert_eq!(written(&mut file), Some(process::id()));
+        Ok(())
+    }
+
+    #[test]
+    fn a_state_directory_that_is_full_or_read_only_is_locked_all_the_same() -> TestResult {
+        let root = tempfile::tempdir()?;
+        let told = |error: &dyn Error| error.to_string();
+        let test = || -> Result<_, String> {
+            let nothing = None::<&str>;
+            unshare(CloneFlags::CLONE_NEWNS).map_err(|e| told(&e))?;
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(nothing, "/", nothing, private, nothing).map_err(|e| told(&e))?;
+            let mut outcomes = Vec::new();
+            for (name, kept) in [("new", false), ("old", true)] {
+                let state = root.path().join(name);
+                fs::create_dir(&state).map_err(|e| told(&e))?;
+                let size = Some("size=64k");
+                mount(nothing, &state, Some("tmpfs"), MsFlags::empty(), size)
+                    .map_err(|e| told(&e))?;
+                if kept {
+                    fs::write(state.join(FILE), "").map_err(|e| told(&e))?;
+                }
+                let filled = fs::write(state.join("filler"), vec![0; 1 << 20]);
+                let full = super::state(&state).map_err(|e| told(&e))?;
+                let second = super::state(&state);
+                outcomes.push(filled.is_err() && matches!(second, Err(LockError::Held { .. })));
+                drop(full);
+                let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+                mount(nothing, &state, nothing, read_only, nothing).map_err(|e| told(&e))?;
+                let locked = super::state(&state).map_err(|e| told(&e))?;
+                let second = super::state(&state);
+                outcomes.push(matches!(second, Err(LockError::Held { .. })));
+                drop(locked);
+            }
+            Ok(outcomes)
+        };
+        // In a thread, whose mount namespace ends with it.
+        let outcome = std::thread::scope(|scope| scope.spawn(test).join());
+        assert_eq!(outcome.map_err(|_| "panicked")?, Ok(vec![true; 4]));
         Ok(())
     }
 

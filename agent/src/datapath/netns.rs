@@ -9,7 +9,7 @@ use std::{
     fs::{self, File},
     io, mem,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd},
         unix::{ffi::OsStrExt, fs::MetadataExt, net::UnixDatagram},
     },
     path::{Path, PathBuf},
@@ -36,6 +36,33 @@ impl Namespace {
             id: (found.dev(), found.ino()),
             file,
         })
+    }
+
+    /// The user who made it, if he is not of this process's user namespace (`NS_GET_USERNS`): its
+    /// addresses are his to choose.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn foreign_owner(&self) -> io::Result<Option<u32>> {
+        // SAFETY: the descriptor is open, and the request has no argument.
+        let users = unsafe { libc::ioctl(self.file.as_raw_fd(), libc::NS_GET_USERNS) };
+        if users < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call answered with a new descriptor that nobody else owns.
+        let users = unsafe { File::from_raw_fd(users) };
+        let (own, theirs) = (fs::metadata("/proc/self/ns/user")?, users.metadata()?);
+        if (own.dev(), own.ino()) == (theirs.dev(), theirs.ino()) {
+            return Ok(None);
+        }
+        let mut owner: libc::uid_t = 0;
+        // SAFETY: the descriptor is open; the kernel writes one user id.
+        let asked =
+            unsafe { libc::ioctl(users.as_raw_fd(), libc::NS_GET_OWNER_UID, &raw mut owner) };
+        if asked < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Some(owner))
     }
 
     /// The calling thread's.

@@ -61,6 +61,12 @@ impl Configured {
         self.settings.flags == other.settings.flags
     }
 
+    /// Whether an entry of this list is not in the other's.
+    pub(super) fn lets_pass_more_than(&self, other: &Self) -> bool {
+        let listed = |entry| other.failsafe.contains(entry);
+        !self.failsafe.iter().all(listed)
+    }
+
     /// Writes them: the list first, of which no program reads more than the settings say.
     pub(super) fn write(&self, directory: &Path) -> Result<(), DatapathError> {
         let entries = self.failsafe.iter().take(MAX_FAILSAFE);
@@ -210,6 +216,16 @@ mod tests {
         let both = listed(&[1, 2]).with_failsafe_of(&listed(&[3]));
         assert_eq!(both.failsafe, listed(&[1, 2, 3]).failsafe);
         assert_eq!(both.settings.failsafe_len, 3);
+        for (before, next, more) in [
+            (&[1, 2][..], &[1, 2][..], false),
+            (&[1], &[2, 1], false),
+            (&[1, 2], &[2], true),
+            (&[1], &[2], true),
+            (&[], &[], false),
+        ] {
+            let found = listed(before).lets_pass_more_than(&listed(next));
+            assert_eq!(found, more, "{before:?} {next:?}");
+        }
         let many: Vec<u16> = (0..20).collect();
         let both = listed(&many).with_failsafe_of(&listed(&many));
         assert_eq!(both.failsafe.len(), MAX_FAILSAFE);

@@ -3,6 +3,8 @@
 //! Owns one netlink socket for each namespace, and drops it when no process and no mount stands for the
 //! namespace any more: a held one keeps the namespace alive. Blocks; use it from a thread that may.
 
+mod connections;
+
 use std::{
     cell::RefCell,
     collections::{HashMap, HashSet},
@@ -21,6 +23,7 @@ use ringfence_common::{
 };
 use socket2::SockRef;
 
+pub use self::connections::{Connection, Connections};
 use super::{
     diag::{CLOSE, Channel, EVERY_STATE, LISTEN, Listed},
     error::DatapathError,

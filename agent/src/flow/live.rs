@@ -1,8 +1,8 @@
 //! Flows that are open: what revocation looks through.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use ringfence_common::abi::{self, Decision, Owner, Tuple, event};
+use ringfence_common::abi::{self, Decision, Owner, Tuple, event, tuple::TCP};
 
 /// Flows held at most.
 const CAPACITY: usize = 1 << 18;
@@ -28,6 +28,20 @@ impl Live {
     pub const fn key(&self) -> (u64, Tuple) {
         (self.cookie, self.tuple)
     }
+}
+
+/// The TCP sockets that there are, to compare the table with: of a flow from before the agent no event tells, and an event
+/// can be lost.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// When it was begun (`CLOCK_BOOTTIME`, nanoseconds): what was opened later may be missing.
+    pub began_ns: u64,
+    /// Cookies of the network namespaces that it covers.
+    pub namespaces: HashSet<u64>,
+    /// Cookies of all sockets.
+    pub cookies: HashSet<u64>,
+    /// Flows that are open.
+    pub flows: Vec<Live>,
 }
 
 /// Open flows by socket and addresses.
@@ -58,6 +72,21 @@ impl Table {
         }
     }
 
+    /// Drops TCP flows without a socket and adds those that are not known; false if the table is full.
+    pub(super) fn reconcile(&mut self, listing: Listing) -> bool {
+        self.flows.retain(|_, flow| {
+            let covered = flow.tuple.protocol == TCP
+                && flow.opened_ns < listing.began_ns
+                && listing.namespaces.contains(&flow.owner.netns);
+            !covered || listing.cookies.contains(&flow.cookie)
+        });
+        let known: HashSet<u64> = self.flows.values().map(|flow| flow.cookie).collect();
+        let new = listing.flows.into_iter();
+        let mut new = new.filter(|flow| !known.contains(&flow.cookie));
+        // When one finds no room, neither does the next.
+        new.all(|flow| self.insert(flow))
+    }
+
     /// Adds a flow; false if the table is full.
     fn insert(&mut self, live: Live) -> bool {
         let key = live.key();
@@ -78,5 +107,55 @@ impl Table {
 
     pub(super) fn len(&self) -> usize {
         self.flows.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(cookie: u64, protocol: u8, netns: u64, opened_ns: u64) -> Live {
+        Live {
+            cookie,
+            tuple: Tuple {
+                protocol,
+                ..Tuple::default()
+            },
+            owner: Owner {
+                netns,
+                ..Owner::default()
+            },
+            decision: Decision::default(),
+            opened_ns,
+        }
+    }
+
+    #[test]
+    fn a_listing_ends_flows_whose_close_was_lost_and_brings_those_whose_open_was() {
+        let mut table = Table::default();
+        let gone = flow(1, TCP, 7, 10);
+        let there = flow(2, TCP, 7, 10);
+        let datagrams = flow(3, 17, 7, 10);
+        let elsewhere = flow(4, TCP, 8, 10);
+        let later = flow(5, TCP, 7, 100);
+        for flow in [gone, there, datagrams, elsewhere, later] {
+            assert!(table.insert(flow));
+        }
+        let lost = flow(6, TCP, 7, 20);
+        let other = Live {
+            opened_ns: 11,
+            ..there
+        };
+        let listing = Listing {
+            began_ns: 100,
+            namespaces: [7].into(),
+            cookies: [2, 6].into(),
+            flows: vec![lost, other],
+        };
+        assert!(table.reconcile(listing));
+        let mut cookies: Vec<u64> = table.list().iter().map(|flow| flow.cookie).collect();
+        cookies.sort_unstable();
+        assert_eq!(cookies, [2, 3, 4, 5, 6]);
+        assert!(table.list().contains(&there), "events know better");
     }
 }

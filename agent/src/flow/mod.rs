@@ -18,7 +18,7 @@ mod tests;
 
 pub use counters::{Counters, Event};
 pub use filter::{Filter, FilterError};
-pub use live::Live;
+pub use live::{Listing, Live};
 pub use names::{Names, Party, Rule};
 pub use process::ProcessBook;
 pub use record::{Record, record};

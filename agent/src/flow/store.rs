@@ -8,7 +8,7 @@ use std::{
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{Counters, Live, Record, live::Table};
+use super::{Counters, Listing, Live, Record, live::Table};
 
 /// Commands that wait for the store at most; a record that does not fit is lost and counted.
 const QUEUE: usize = 65_536;
@@ -43,6 +43,7 @@ enum Command {
     Record(Arc<Record>),
     Read(oneshot::Sender<Reading>),
     Live(oneshot::Sender<Vec<Live>>),
+    Reconcile(Listing),
 }
 
 /// The way to the store; cheap to clone.
@@ -78,6 +79,14 @@ impl Handle {
     /// The store has ended.
     pub async fn live(&self) -> Result<Vec<Live>, StoreGone> {
         self.ask(Command::Live).await
+    }
+
+    /// Brings the live TCP flows in line with the sockets that there are.
+    ///
+    /// # Errors
+    /// The store has ended.
+    pub async fn reconcile(&self, listing: Listing) -> Result<(), StoreGone> {
+        self.send(Command::Reconcile(listing)).await
     }
 
     /// What the store counts.
@@ -153,6 +162,10 @@ impl Store {
             }
             Command::Live(reply) => {
                 let _gone = reply.send(self.live.list());
+            }
+            Command::Reconcile(listing) => {
+                let held = self.live.reconcile(listing);
+                self.note_live(held);
             }
         }
     }

@@ -5,6 +5,7 @@
 //! selector stands for the content, wherever it lies. Directories on the way to the paths are
 //! watched, and the paths are looked at again before an unknown executable is judged.
 
+mod room;
 #[cfg(test)]
 mod tests;
 
@@ -24,24 +25,32 @@ use nix::{
 use ringfence_common::abi::ExecutableKey;
 use tokio::sync::Notify;
 
+pub use self::room::Forgotten;
 use super::{
+    adopt::credentials,
     file::Executable,
     hash::{Digest, Hashing},
-    hasher::Hasher,
+    hasher::{Hasher, Outcome},
     mounts::Mounts,
     processes::Facts,
     spec::Spec,
     watch::{Batch, Watcher},
 };
 
-/// Executables that are remembered.
-pub(super) const MOST_KNOWN: usize = 65_536;
+/// Executables that are remembered: three quarters of what the map holds, so that those which are new have room
+/// before others go.
+pub(super) const MOST_KNOWN: usize = 49_152;
 /// Larger files are not hashed unless it is configured, bytes.
 pub const HASH_LIMIT: u64 = 512 << 20;
+
+/// Stands for the owner of a file that does not say.
+const NOBODY: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
     digest: Digest,
+    /// Owner of the file.
+    owner: u32,
     last_asked: u64,
 }
 
@@ -59,6 +68,7 @@ pub(super) struct Executables {
     watched: HashMap<WatchDescriptor, BTreeSet<OsString>>,
     asked: u64,
     most: usize,
+    forgotten: Forgotten,
     limit: u64,
     /// Without it a file is hashed when it is judged.
     hasher: Option<Hasher>,
@@ -75,6 +85,7 @@ impl Executables {
             watched: HashMap::new(),
             asked: 0,
             most,
+            forgotten: Forgotten::default(),
             limit: HASH_LIMIT,
             hasher: None,
         }
@@ -97,15 +108,11 @@ impl Executables {
     /// Judges the executables that were hashed meanwhile; returns the keys for which something changed.
     pub fn take_hashed(&mut self) -> BTreeSet<ExecutableKey> {
         let mut changed = BTreeSet::new();
-        for (key, outcome) in self
-            .hasher
-            .iter()
-            .flat_map(Hasher::take)
-            .collect::<Vec<_>>()
-        {
-            match outcome {
+        let outcomes: Vec<_> = self.hasher.iter().flat_map(Hasher::take).collect();
+        for Outcome { key, owner, digest } in outcomes {
+            match digest {
                 Ok(digest) => {
-                    self.remember(key, digest);
+                    self.remember(key, owner, digest);
                     let _ = changed.insert(key);
                     changed.append(&mut self.make_room());
                 }
@@ -141,6 +148,11 @@ impl Executables {
             paths: self.named.get(key).cloned().unwrap_or_default(),
             digest: known.digest.filter(|digest| self.digests.contains(digest)),
         })
+    }
+
+    /// How many were dropped for lack of room, and whose.
+    pub fn forgotten(&self) -> Forgotten {
+        self.forgotten
     }
 
     /// Every judged executable.
@@ -293,7 +305,8 @@ impl Executables {
             .or_else(|| theirs.by_device(key.device));
         if mount.is_some_and(super::mounts::Mount::is_fuse) {
             // Not even opened: its server could make the agent wait for ever.
-            self.remember(key, None);
+            let user = credentials(tgid).map_or(NOBODY, |(user, _)| user);
+            self.remember(key, user, None);
             return Ok(true);
         }
         let path = format!("/proc/{tgid}/exe");
@@ -309,7 +322,7 @@ impl Executables {
 
     /// Whether it is judged now, and not only when it was hashed.
     fn judge(&mut self, file: Executable) -> io::Result<bool> {
-        let key = file.key;
+        let (key, owner) = (file.key, file.uid);
         let hashing = if self.digests.is_empty() {
             None
         } else {
@@ -325,31 +338,18 @@ impl Executables {
                 return Ok(false);
             }
         };
-        self.remember(key, digest);
+        self.remember(key, owner, digest);
         Ok(true)
     }
 
-    fn remember(&mut self, key: ExecutableKey, digest: Digest) {
+    fn remember(&mut self, key: ExecutableKey, owner: u32, digest: Digest) {
         self.asked += 1;
-        let last_asked = self.asked;
-        let _ = self.known.insert(key, Known { digest, last_asked });
-    }
-
-    /// Forgets the quarter that was not asked for longest, except what a path names.
-    fn make_room(&mut self) -> BTreeSet<ExecutableKey> {
-        if self.known.len() <= self.most {
-            return BTreeSet::new();
-        }
-        let others = self.known.iter();
-        let others = others.filter(|(key, _)| !self.named.contains_key(*key));
-        let mut others: Vec<(u64, ExecutableKey)> = others
-            .map(|(key, known)| (known.last_asked, *key))
-            .collect();
-        others.sort_unstable();
-        others.truncate((others.len() / 4).max(1));
-        let dropped: BTreeSet<ExecutableKey> = others.into_iter().map(|(_, key)| key).collect();
-        self.known.retain(|key, _| !dropped.contains(key));
-        dropped
+        let known = Known {
+            digest,
+            owner,
+            last_asked: self.asked,
+        };
+        let _ = self.known.insert(key, known);
     }
 }
 

@@ -70,6 +70,11 @@ impl Hashing {
         self.executable.key
     }
 
+    /// User whose file it is.
+    pub fn owner(&self) -> u32 {
+        self.executable.uid
+    }
+
     /// Bytes that are left to read.
     pub fn left(&self) -> u64 {
         self.executable.bytes.saturating_sub(self.read)

@@ -21,8 +21,16 @@ const MOST: usize = 256;
 /// Of so many slices one goes to the file that waits longest.
 const FAIR: u64 = 8;
 
-/// Outcome for one file: its digest, or why it can't be judged.
-pub(super) type Outcome = (ExecutableKey, io::Result<Digest>);
+/// Outcome for one file.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// The file.
+    pub key: ExecutableKey,
+    /// User whose it is.
+    pub owner: u32,
+    /// Its digest, or why it can't be judged.
+    pub digest: io::Result<Digest>,
+}
 
 /// A handle of the thread, which ends with the last one.
 #[derive(Clone, Debug)]
@@ -93,8 +101,8 @@ impl Hasher {
     pub fn take(&self) -> Vec<Outcome> {
         let mut state = self.0.0.lock();
         let outcomes = std::mem::take(&mut state.outcomes);
-        for (key, _) in &outcomes {
-            let _ = state.asked.remove(key);
+        for outcome in &outcomes {
+            let _ = state.asked.remove(&outcome.key);
         }
         outcomes
     }
@@ -116,11 +124,11 @@ impl Shared {
     fn run(&self) {
         while let Some(mut hashing) = self.next() {
             let advanced = hashing.advance();
+            let (key, owner) = (hashing.key(), hashing.owner());
             let mut state = self.lock();
             match advanced {
                 Ok(None) => state.waiting.push(hashing),
-                Ok(Some(digest)) => state.outcomes.push((hashing.key(), Ok(Some(digest)))),
-                Err(error) => state.outcomes.push((hashing.key(), Err(error))),
+                digest => state.outcomes.push(Outcome { key, owner, digest }),
             }
             if !state.outcomes.is_empty() {
                 self.done.notify_one();

@@ -58,7 +58,7 @@ mod tests;
 pub(crate) use self::{mounts::fuzz as fuzz_mounts, scripts::fuzz as fuzz_script};
 pub use containers::{ContainerAnswer, ContainerFacts, ContainerQuestion};
 pub use error::IdentityError;
-pub use executables::HASH_LIMIT;
+pub use executables::{Forgotten, HASH_LIMIT};
 pub use groups::{Crowd, Groups};
 pub use inventory::Inventory;
 pub use resolver::{Foreseen, Resolver};

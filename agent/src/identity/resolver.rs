@@ -10,8 +10,9 @@ use std::{
 };
 
 use ringfence_common::abi::{
-    ExecutableKey, Identity,
+    ExecutableKey, Identity, Owner,
     executable::{GROUPED, MEMBER},
+    identity::{AGENT, PENDING, UNKNOWN},
 };
 use ringfence_policy::model::{Identities, Workload};
 use tokio::sync::Notify;
@@ -19,7 +20,7 @@ use tokio::sync::Notify;
 use super::{
     ContainerAnswer, ContainerFacts, ContainerQuestion, IdentityError, OnTie, Tie,
     containers::Containers,
-    executables::{Executables, MOST_KNOWN},
+    executables::{Executables, Forgotten, MOST_KNOWN},
     groups::{Crowd, Groups},
     inventory::{Inventory, Keeper},
     names::{group, user},
@@ -254,6 +255,18 @@ impl Resolver {
         })
     }
 
+    /// Executables that were forgotten for lack of room.
+    #[must_use]
+    pub fn forgotten(&self) -> Forgotten {
+        self.executables.forgotten()
+    }
+
+    /// How often a cgroup was left out because there are too many, and where some are left out now.
+    #[must_use]
+    pub fn left_out(&self) -> (u64, Option<&Path>) {
+        self.tree.left_out()
+    }
+
     /// The guarded directory.
     #[must_use]
     pub fn root(&self) -> &Path {
@@ -297,6 +310,19 @@ impl Resolver {
     ) -> Identity {
         self.tables
             .resolve(cgroup, self.root_id(), exe, uid, groups)
+    }
+
+    /// Who the owner of a socket is now; `None` where that can't be told.
+    #[must_use]
+    pub fn present(&self, owner: &Owner) -> Option<Identity> {
+        if owner.identity == AGENT || owner.tgid == 0 || !self.is_there(owner.cgroup) {
+            return None;
+        }
+        let key = owner.executable;
+        let key = (key != ExecutableKey::default()).then_some(key);
+        let groups = Groups::Noted(owner.class);
+        let found = self.resolve(owner.cgroup, key.as_ref(), owner.uid, &groups);
+        (found != PENDING && found != UNKNOWN).then_some(found)
     }
 
     /// Whether a cgroup is there.

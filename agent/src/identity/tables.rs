@@ -22,8 +22,9 @@ use super::{
     tree::Tree,
 };
 
-/// Entries of `children` at most: what the map holds.
-const MOST_CHILDREN: usize = 131_072;
+/// Entries of `children` at most: three quarters of what the map holds, so that those which are new have room before
+/// others go.
+const MOST_CHILDREN: usize = 98_304;
 
 /// What the kernel maps must hold. Copies share what they have in common: to copy them and to compare two that
 /// differ in little costs little, however much they hold.

@@ -6,6 +6,7 @@
 //! and paths longer than `PATH_MAX` work.
 
 pub(super) mod directory;
+mod room;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +25,10 @@ use nix::{
     sys::stat::{Mode, fstat},
 };
 
-use self::directory::{flags, list, names};
+use self::{
+    directory::{flags, list, names},
+    room::Room,
+};
 use super::{
     IdentityError,
     watch::{Batch, Watcher},
@@ -43,6 +47,8 @@ struct Node {
     owner: u32,
     children: BTreeMap<OsString, u64>,
     watch: Option<WatchDescriptor>,
+    /// The cgroup above that was handed to a user, who made this one or could have; 0 = root made it.
+    delegated: u64,
 }
 
 /// The tree, keyed by cgroup id.
@@ -53,6 +59,7 @@ pub(super) struct Tree {
     nodes: HashMap<u64, Node>,
     watched: HashMap<WatchDescriptor, u64>,
     incomplete: bool,
+    room: Room,
 }
 
 impl Tree {
@@ -71,6 +78,7 @@ impl Tree {
             nodes: HashMap::new(),
             watched: HashMap::new(),
             incomplete: false,
+            room: Room::default(),
         };
         tree.insert_root(stat.st_uid);
         let _ = tree.rescan(watcher);
@@ -136,6 +144,7 @@ impl Tree {
     pub fn rescan(&mut self, watcher: &Watcher) -> BTreeSet<u64> {
         let mut changed = BTreeSet::new();
         self.incomplete = false;
+        self.room.look_again();
         match self.open(Path::new("/")) {
             Ok(root) => self.descend(root, self.root_id, watcher, &mut changed),
             Err(error) => {
@@ -270,13 +279,25 @@ impl Tree {
                 return None;
             }
             self.forget(id, watcher, changed);
-            self.insert(id, owner, name, parent, path);
+            let delegated = self.delegated(parent);
+            if !self.room.enter(delegated) {
+                return None;
+            }
+            self.insert(id, owner, name, parent, path, delegated);
             let _ = changed.insert(id);
         }
         Some((fd, id))
     }
 
-    fn insert(&mut self, id: u64, owner: u32, name: &OsStr, parent: u64, path: PathBuf) {
+    fn insert(
+        &mut self,
+        id: u64,
+        owner: u32,
+        name: &OsStr,
+        parent: u64,
+        path: PathBuf,
+        delegated: u64,
+    ) {
         if let Some(node) = self.nodes.get_mut(&parent) {
             let _ = node.children.insert(name.to_owned(), id);
         }
@@ -286,6 +307,7 @@ impl Tree {
             owner,
             children: BTreeMap::new(),
             watch: None,
+            delegated,
         };
         let _ = self.nodes.insert(id, node);
     }
@@ -297,6 +319,7 @@ impl Tree {
             owner,
             children: BTreeMap::new(),
             watch: None,
+            delegated: 0,
         };
         let _ = self.nodes.insert(self.root_id, node);
     }
@@ -321,6 +344,8 @@ impl Tree {
                 continue;
             };
             let _ = changed.insert(id);
+            // There is room for one that was left out.
+            self.incomplete |= self.room.leave(node.delegated);
             pending.extend(node.children.into_values());
             if let Some(watch) = node.watch {
                 let _ = self.watched.remove(&watch);

@@ -3,6 +3,7 @@
 //! Kernel counters are read when somebody scrapes, not kept twice. Labels take values from fixed tables
 //! only, so that their number is bounded whatever the traffic.
 
+mod left_out;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -10,8 +11,8 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 use prometheus::{
-    Encoder as _, Error, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder as _, Error, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
     core::Collector,
     proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
 };
@@ -19,6 +20,7 @@ use ringfence_common::abi::{Count, Direction, Reason, Verdict, reason};
 
 use crate::flow::{Counters, Event};
 
+pub use left_out::LeftOut;
 pub use serve::serve;
 
 /// Directions by name.
@@ -62,6 +64,7 @@ pub struct Metrics {
     controller_connected: IntGauge,
     hooks_reattached: IntCounter,
     pins_restored: IntCounter,
+    left_out: IntCounterVec,
 }
 
 impl Metrics {
@@ -113,6 +116,13 @@ impl Metrics {
                 "ringfence_pins_restored_total",
                 "Pins of hooks and maps that someone else had removed.",
             )?,
+            left_out: IntCounterVec::new(
+                Opts::new(
+                    "ringfence_left_out_total",
+                    "Executables, cgroups and local addresses that are too many to keep.",
+                ),
+                &["what"],
+            )?,
         };
         let build = IntGauge::with_opts(
             Opts::new(
@@ -122,7 +132,7 @@ impl Metrics {
             .const_label("version", env!("CARGO_PKG_VERSION")),
         )?;
         build.set(1);
-        let collectors: [Box<dyn Collector>; 11] = [
+        let collectors: [Box<dyn Collector>; 12] = [
             Box::new(metrics.policy_generation.clone()),
             Box::new(metrics.policy_apply.clone()),
             Box::new(metrics.policy_refused.clone()),
@@ -133,6 +143,7 @@ impl Metrics {
             Box::new(metrics.controller_connected.clone()),
             Box::new(metrics.hooks_reattached.clone()),
             Box::new(metrics.pins_restored.clone()),
+            Box::new(metrics.left_out.clone()),
             Box::new(build),
         ];
         for collector in collectors {

@@ -6,8 +6,16 @@
 
 mod common;
 
+mod confirmed;
+mod crowded;
+mod disk;
 mod errors;
+mod idle;
 mod kill;
+mod limits;
+mod meddling;
+mod ring;
+mod room;
 mod settings;
 mod soak;
 mod stop;

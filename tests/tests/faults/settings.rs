@@ -5,11 +5,14 @@ use std::{fs, thread, time::Duration};
 use ringfence_tests::{
     Agent, Options, Steps,
     policy::{policy, workloads},
+    poll::until,
     scene,
     steps::Act,
 };
 
 const ADDRESS: &str = "127.0.0.1:9000";
+/// `BPF_MAP_UPDATE_ELEM`.
+const UPDATE: u64 = 2;
 const TARGET: &str = "tcp/127.0.0.1:9000";
 
 fn options(steps: &Steps, mode: &str, unselected: &str) -> Options {
@@ -95,5 +98,33 @@ fn a_start_that_is_refused_changes_no_settings() {
         fs::remove_dir_all(sandbox.files().join("agent/state")).unwrap();
         assert!(agent.try_restart().is_err(), "started without a policy");
         refused("after a start in draft mode that came to nothing");
+    });
+}
+
+#[test]
+fn what_the_failsafe_list_let_in_is_judged_anew_when_it_is_not_listed_any_more() {
+    scene("settings-failsafe", |sandbox| {
+        let steps = Steps::new(sandbox.files(), "steps");
+        let listed =
+            "[failsafe]\ninbound = [{ ports = [\"9000/tcp\"], from = [\"127.0.0.0/8\"] }]\n";
+        let with = |sections: &str| Options {
+            sections: sections.to_owned(),
+            ..options(&steps, "enforce", "allow")
+        };
+        let text = workloads(&["web", "db"]) + &policy("db", "default-deny = [\"ingress\"]", &[]);
+        let mut agent = Agent::start_with(sandbox, &with(listed), &text);
+        let _echo = sandbox.actor("db").serve(&["tcp", ADDRESS, "--echo"]);
+        let mut stream = sandbox.actor("web").hold(ADDRESS);
+        agent.kill();
+        agent.configure(sandbox, &with(""));
+        // Messages pass between any two steps.
+        steps.plan(|step| {
+            if step.call == "bpf" && step.argument == UPDATE {
+                thread::sleep(Duration::from_millis(10));
+            }
+            Act::Go
+        });
+        agent.restart();
+        until("the stream is cut", || !stream.is_alive());
     });
 }

@@ -1,15 +1,9 @@
 //! Frames of packet sockets, which no cgroup hook sees.
 
-use std::{
-    fs::{self, File},
-    io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-    path::PathBuf,
-    process::Command,
-};
+use std::{fs, path::PathBuf, process::Command};
 
 use ringfence_tests::{
-    Actor, Agent, Outcome, Running, Sandbox,
+    Actor, Agent, Outcome, Running, Sandbox, foreign,
     namespace::Namespace,
     policy::{policy, workloads},
     poll::until,
@@ -194,7 +188,7 @@ fn a_program_that_someone_detaches_from_a_device_is_attached_again() {
         let [pin] = pins.as_slice() else {
             panic!("{pins:?}");
         };
-        detach(pin).unwrap();
+        foreign::detach_link(pin).unwrap();
         until("it is attached again and counted", || {
             agent.status().counts.get("hooks-reattached") == Some(&1)
         });
@@ -213,33 +207,4 @@ fn pins(sandbox: &Sandbox) -> Vec<PathBuf> {
         .flat_map(|directory| fs::read_dir(directory).into_iter().flatten().flatten())
         .map(|entry| entry.path())
         .collect()
-}
-
-/// `BPF_LINK_DETACH` of a pinned link.
-fn detach(pin: &std::path::Path) -> io::Result<()> {
-    const OBJ_GET: i64 = 7;
-    const LINK_DETACH: i64 = 34;
-    let path = std::ffi::CString::new(pin.to_str().unwrap()).unwrap();
-    let get = [path.as_ptr() as u64, 0];
-    let link = bpf(OBJ_GET, &get)?;
-    // SAFETY: the descriptor is new and nobody else's.
-    let link: File = unsafe { OwnedFd::from_raw_fd(link) }.into();
-    let attr = [u64::from(link.as_raw_fd().cast_unsigned())];
-    bpf(LINK_DETACH, &attr).map(drop)
-}
-
-pub fn bpf(command: i64, attr: &[u64]) -> io::Result<i32> {
-    // SAFETY: the attributes are words of plain integers, and live across the call.
-    let result = unsafe {
-        nix::libc::syscall(
-            nix::libc::SYS_bpf,
-            command,
-            attr.as_ptr(),
-            std::mem::size_of_val(attr),
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    i32::try_from(result).map_err(io::Error::other)
 }

@@ -1,24 +1,14 @@
 //! Socket options: what the hook that sees them leaves to others, and what it does not see.
 
-use std::{
-    fs::File,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-};
+use std::fs::File;
 
 use ringfence_tests::{
     Agent, Sandbox,
+    foreign::{Foreign, SETSOCKOPT},
     policy::{policy, workloads},
     poll::until,
     scene,
 };
-
-use crate::frames::bpf;
-
-/// Numbers of `include/uapi/linux/bpf.h`.
-const PROG_LOAD: i64 = 5;
-const LINK_CREATE: i64 = 28;
-const CGROUP_SOCKOPT: u64 = 25;
-const CGROUP_SETSOCKOPT: u64 = 22;
 
 /// tight is restricted.
 fn text() -> String {
@@ -27,7 +17,7 @@ fn text() -> String {
 
 /// Attaches a program to a cgroup that takes `SO_TYPE`, which the kernel does not let anybody set, upon
 /// itself (length -1). It goes with the descriptor.
-fn takes_upon_itself(sandbox: &Sandbox, cgroup: &str) -> OwnedFd {
+fn takes_upon_itself(sandbox: &Sandbox, cgroup: &str) -> File {
     // r0 = 1; r2 = level; if r2 != 1 exit; r2 = name; if r2 != 3 exit; r2 = -1; length = r2; exit
     let instructions: [u64; 8] = [
         0x0000_0001_0000_00b7,
@@ -39,30 +29,7 @@ fn takes_upon_itself(sandbox: &Sandbox, cgroup: &str) -> OwnedFd {
         0x0000_0000_0020_2163,
         0x0000_0000_0000_0095,
     ];
-    let license = c"GPL";
-    let program = [
-        CGROUP_SOCKOPT | 8 << 32,
-        instructions.as_ptr() as u64,
-        license.as_ptr() as u64,
-        0,
-        0,
-        0,
-        0,
-        0,
-        CGROUP_SETSOCKOPT << 32,
-    ];
-    let program = bpf(PROG_LOAD, &program).unwrap();
-    // SAFETY: the descriptor is new and nobody else's.
-    let program = unsafe { OwnedFd::from_raw_fd(program) };
-    let cgroup = File::open(sandbox.cgroup(cgroup)).unwrap();
-    let number = |fd: i32| u64::from(fd.cast_unsigned());
-    let link = [
-        number(program.as_raw_fd()) | number(cgroup.as_raw_fd()) << 32,
-        CGROUP_SETSOCKOPT,
-    ];
-    let link = bpf(LINK_CREATE, &link).unwrap();
-    // SAFETY: as above.
-    unsafe { OwnedFd::from_raw_fd(link) }
+    Foreign::load_code(SETSOCKOPT, &instructions).link(&sandbox.cgroup(cgroup))
 }
 
 #[test]

@@ -114,6 +114,7 @@ impl Engine {
     pub(super) fn follow_identities(&mut self) {
         if let Err(error) = self.write_identities() {
             tracing::error!(error, "identities");
+            self.unwritten = Some(error);
         }
     }
 
@@ -130,6 +131,7 @@ impl Engine {
             .apply(&tables)
             .map_err(|error| error.to_string())?;
         self.written = Some(Arc::new(tables));
+        self.unwritten = None;
         Ok(())
     }
 
@@ -144,6 +146,7 @@ impl Engine {
         }
         if let Err(error) = self.put(self.resolver.tables().clone()) {
             tracing::error!(error, "identities");
+            self.unwritten = Some(error);
         }
         let adopted = self.datapath.sockets.adopt(&self.resolver, processes);
         if adopted == 0 {

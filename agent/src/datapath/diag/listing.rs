@@ -8,7 +8,7 @@ use std::{
 };
 
 use ringfence_common::{
-    abi::{ExecutableKey, Owner, SocketState, identity},
+    abi::{Decision, ExecutableKey, Owner, SocketState, identity},
     logic::address,
 };
 
@@ -20,6 +20,8 @@ use super::{
 /// and not connected.
 pub const LISTEN: u32 = 1 << 10;
 pub const CLOSE: u32 = 1 << 7;
+/// TCP: all between a handshake that has begun and the end (`TCP_TIME_WAIT` is no socket any more).
+pub const CONNECTED: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
 /// Connected or not, listening or not.
 pub const EVERY_STATE: u32 = u32::MAX;
 
@@ -54,6 +56,10 @@ pub struct Listed {
     pub device: u32,
     /// Whose it is, where the programs have seen that; never of a UDP socket.
     pub owner: Option<Owner>,
+    /// The other end; as the two above.
+    pub remote: ([u8; 16], u16),
+    /// What is known of its flow, where it has an owner.
+    pub flow: Option<FlowState>,
     /// cgroup of the socket: of the process that made it.
     pub cgroup: u64,
     /// User of the socket.
@@ -62,6 +68,17 @@ pub struct Listed {
     pub cookie: u64,
     /// Inode number, as in `socket:[N]` of /proc; 0 = no descriptor is open.
     pub inode: u64,
+}
+
+/// What the programs know of the flow of a TCP socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowState {
+    /// What was decided.
+    pub decision: Decision,
+    /// When it was opened (`CLOCK_BOOTTIME`, nanoseconds).
+    pub opened_ns: u64,
+    /// `PHASE_*`.
+    pub phase: u8,
 }
 
 impl Channel {
@@ -113,13 +130,19 @@ fn request(
 fn listed(entry: &[u8]) -> Option<Listed> {
     let v4 = i32::from(*entry.first()?) == libc::AF_INET;
     let id = entry.get(ID_IN_REPLY..ID_IN_REPLY + SOCKET_ID)?;
+    let address = |at: usize| -> Option<[u8; 16]> {
+        if v4 {
+            let bytes = id.get(at..at + 4)?;
+            return Some(address::map_v4(bytes.try_into().ok()?));
+        }
+        id.get(at..at + 16)?.try_into().ok()
+    };
+    let port = |at: usize| Some(u16::from_be_bytes(id.get(at..at + 2)?.try_into().ok()?));
     let mut socket = Listed {
-        address: if v4 {
-            address::map_v4(id.get(4..8)?.try_into().ok()?)
-        } else {
-            id.get(4..20)?.try_into().ok()?
-        },
-        port: u16::from_be_bytes(id.get(..2)?.try_into().ok()?),
+        address: address(4)?,
+        port: port(0)?,
+        remote: (address(20)?, port(2)?),
+        flow: None,
         v6only: false,
         state: *entry.get(1)?,
         device: word(id, 36)?,
@@ -133,7 +156,11 @@ fn listed(entry: &[u8]) -> Option<Listed> {
         match kind {
             V6ONLY => socket.v6only = value.first() == Some(&1),
             CGROUP => socket.cgroup = long(value, 0).unwrap_or(0),
-            STORAGES => socket.owner = state(value).and_then(owner),
+            STORAGES => {
+                let state = state(value);
+                socket.owner = state.and_then(owner);
+                socket.flow = state.filter(|_| socket.owner.is_some()).and_then(flow);
+            }
             _ => {}
         }
     }
@@ -176,6 +203,31 @@ fn owner(state: &[u8]) -> Option<Owner> {
         pad: 0,
     };
     (owner.identity != identity::UNKNOWN).then_some(owner)
+}
+
+/// The flow in a [`SocketState`] that has an owner.
+fn flow(state: &[u8]) -> Option<FlowState> {
+    const DECISION: usize = mem::offset_of!(SocketState, decision);
+    let byte = |at: usize| state.get(DECISION + at).copied();
+    let word = |at: usize| word(state, DECISION + at);
+    Some(FlowState {
+        decision: Decision {
+            until: long(state, DECISION + mem::offset_of!(Decision, until))?,
+            rule: word(mem::offset_of!(Decision, rule))?,
+            draft_rule: word(mem::offset_of!(Decision, draft_rule))?,
+            peer: word(mem::offset_of!(Decision, peer))?,
+            direction: byte(mem::offset_of!(Decision, direction))?,
+            flags: byte(mem::offset_of!(Decision, flags))?,
+            pad: [0; 2],
+            generation: word(mem::offset_of!(Decision, generation))?,
+            verdict: byte(mem::offset_of!(Decision, verdict))?,
+            reason: byte(mem::offset_of!(Decision, reason))?,
+            draft_verdict: byte(mem::offset_of!(Decision, draft_verdict))?,
+            draft_reason: byte(mem::offset_of!(Decision, draft_reason))?,
+        },
+        opened_ns: long(state, mem::offset_of!(SocketState, opened_ns))?,
+        phase: *state.get(mem::offset_of!(SocketState, phase))?,
+    })
 }
 
 /// Kind and value of each `struct nlattr`; what is malformed ends them.
@@ -235,6 +287,17 @@ mod tests {
         put(24, &5_u64.to_ne_bytes());
         put(48, &1234_u32.to_ne_bytes());
         put(56, b"web");
+        put(
+            mem::offset_of!(SocketState, opened_ns),
+            &17_u64.to_ne_bytes(),
+        );
+        put(mem::offset_of!(SocketState, phase), &[2]);
+        let decision = mem::offset_of!(SocketState, decision);
+        put(
+            decision + mem::offset_of!(Decision, peer),
+            &301_u32.to_ne_bytes(),
+        );
+        put(decision + mem::offset_of!(Decision, flags), &[2]);
         let value = [attribute(2, &[0; 4]), attribute(VALUE, &state)].concat();
         let storages = attribute(STORAGES | NESTED, &attribute(STORAGE | NESTED, &value));
         let cgroup = attribute(CGROUP, &77_u64.to_ne_bytes());
@@ -249,6 +312,11 @@ mod tests {
         let owner = socket.owner.unwrap_or_default();
         assert_eq!((owner.identity, owner.cgroup, owner.tgid), (300, 99, 1234));
         assert_eq!(owner.executable.inode, 5);
+        let flow = socket.flow.map(|flow| {
+            let Decision { peer, flags, .. } = flow.decision;
+            (peer, flags, flow.opened_ns, flow.phase)
+        });
+        assert_eq!(flow, Some((301, 2, 17, 2)));
         assert_eq!(owner.comm.get(..4), Some(&b"web\0"[..]));
         // Cut anywhere, it is another socket or none, and never a panic.
         for end in 0..bytes.len() {

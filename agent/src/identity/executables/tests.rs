@@ -155,7 +155,7 @@ fn memory_of_executables_is_bounded_and_keeps_those_named_by_path() {
     };
     let mut dropped = BTreeSet::new();
     for inode in 0..1_000 {
-        executables.remember(invented(inode), None);
+        executables.remember(invented(inode), 1000, None);
         executables.touch(&invented(0));
         dropped.append(&mut executables.make_room());
     }
@@ -163,4 +163,52 @@ fn memory_of_executables_is_bounded_and_keeps_those_named_by_path() {
     assert_eq!(executables.known.len() + dropped.len(), 1_001);
     assert!(executables.facts(&invented(0)).is_some());
     assert!(executables.facts(&key(&path)).is_some());
+}
+
+#[test]
+fn who_runs_the_most_executables_makes_room_for_those_of_others() {
+    let mut executables = Executables::new(1_000);
+    let invented = |owner: u32, inode: u64| ExecutableKey {
+        inode,
+        device: owner,
+        ..ExecutableKey::default()
+    };
+    let mut run = |owner: u32, inode| {
+        executables.remember(invented(owner, inode), owner, None);
+        executables.make_room()
+    };
+    let mut dropped = BTreeSet::new();
+    for inode in 0..400 {
+        dropped.append(&mut run(0, inode));
+    }
+    for inode in 0..100 {
+        dropped.append(&mut run(1001, inode));
+    }
+    for inode in 0..10_000 {
+        dropped.append(&mut run(1000, inode));
+    }
+    assert!(dropped.iter().all(|key| key.device == 1000));
+    assert!(executables.known.len() <= 1_000);
+    let expected = Forgotten {
+        number: u64::try_from(dropped.len()).expect("small"),
+        owner: Some(1000),
+    };
+    assert_eq!(executables.forgotten(), expected);
+}
+
+#[test]
+fn files_of_root_beyond_half_make_room_too() {
+    let mut executables = Executables::new(100);
+    let mut dropped = 0;
+    for inode in 0..1_000 {
+        let key = ExecutableKey {
+            inode,
+            ..ExecutableKey::default()
+        };
+        executables.remember(key, 0, None);
+        dropped += executables.make_room().len();
+        assert!(executables.facts(&key).is_some(), "the newest goes last");
+    }
+    assert_eq!(executables.known.len() + dropped, 1_000);
+    assert!(executables.known.len() <= 100);
 }

@@ -51,7 +51,14 @@ fn small_files_are_done_while_one_without_end_is_read() {
         let key = small.key();
         assert!(hasher.ask(small));
         let outcomes = next(&hasher);
-        let [(found, Ok(Some(digest)))] = outcomes.as_slice() else {
+        let [
+            Outcome {
+                key: found,
+                digest: Ok(Some(digest)),
+                ..
+            },
+        ] = outcomes.as_slice()
+        else {
             panic!("{outcomes:?}");
         };
         let zeros = vec![0; usize::try_from(bytes).expect("size")];
@@ -86,7 +93,7 @@ fn a_file_is_asked_for_once_and_the_number_of_files_is_bounded() {
     assert_eq!(hasher.0.0.lock().asked.len(), MOST);
     let outcomes = next(&hasher);
     assert!(
-        matches!(outcomes.as_slice(), [(found, Ok(_))] if *found == key),
+        matches!(outcomes.as_slice(), [Outcome { key: found, digest: Ok(_), .. }] if *found == key),
         "{outcomes:?}"
     );
 }
@@ -125,5 +132,8 @@ fn a_file_that_changes_meanwhile_is_not_judged() {
     let hasher = Hasher::start().expect("thread");
     assert!(hasher.ask(asked));
     let outcomes = next(&hasher);
-    assert!(matches!(outcomes.as_slice(), [(_, Err(_))]), "{outcomes:?}");
+    assert!(
+        matches!(outcomes.as_slice(), [Outcome { digest: Err(_), .. }]),
+        "{outcomes:?}"
+    );
 }

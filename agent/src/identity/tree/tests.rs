@@ -208,3 +208,47 @@ fn without_enough_watches_a_rescan_finds_everything() {
     assert_eq!(tree.iter().count(), 41);
     assert!(tree.is_incomplete());
 }
+
+#[test]
+fn a_user_who_makes_too_many_cgroups_leaves_room_for_those_of_others() {
+    let cgroup = TestCgroup::new("crowd");
+    let handed = cgroup.create("alice");
+    std::os::unix::fs::chown(&handed, Some(1000), None).expect("chown");
+    let mut watcher = Watcher::new().expect("inotify");
+    let mut tree = Tree::new(cgroup.path(), &watcher).expect("tree");
+    tree.room = Room::new(1_000, 20);
+    for n in 0..30 {
+        let _ = cgroup.create(format!("alice/a{n}/b"));
+        let _ = cgroup.create(format!("root{n}"));
+    }
+    let mut follow = |tree: &mut Tree| {
+        // What is new brings watches, whose events come later.
+        for _ in 0..3 {
+            let _ = tree.apply(&watcher.drain(), &watcher);
+        }
+        if tree.is_incomplete() {
+            let _ = tree.rescan(&watcher);
+        }
+        let below = |name: &str| {
+            tree.iter()
+                .filter(|(_, path)| path.starts_with(name) && *path != Path::new(name))
+                .count()
+        };
+        let roots = (0..30)
+            .filter(|n| tree.find(Path::new(&format!("/root{n}"))).is_some())
+            .count();
+        (below("/alice"), roots)
+    };
+    assert_eq!(follow(&mut tree), (20, 30));
+    let (left_out, place) = tree.left_out();
+    assert!(left_out >= 10, "{left_out}");
+    assert_eq!(place, Some(Path::new("/alice")));
+
+    for n in 0..25 {
+        std::fs::remove_dir(handed.join(format!("a{n}/b"))).expect("remove");
+        std::fs::remove_dir(handed.join(format!("a{n}"))).expect("remove");
+    }
+    assert_eq!(follow(&mut tree), (10, 30));
+    assert_eq!(content(&tree), fresh(cgroup.path()));
+    assert_eq!(tree.left_out().1, None);
+}

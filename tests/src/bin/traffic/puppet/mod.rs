@@ -29,9 +29,9 @@ use nix::{
     sched::{CloneFlags, setns},
     sys::{
         socket::{
-            AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag,
-            SockType, SockaddrStorage, UnixAddr, accept, bind, connect, listen, recv, recvmsg,
-            send, sendmsg, sendto, setsockopt, socket,
+            AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown,
+            SockFlag, SockType, SockaddrStorage, UnixAddr, accept, bind, connect, listen, recv,
+            recvmsg, send, sendmsg, sendto, setsockopt, shutdown, socket,
             sockopt::{ReceiveTimeout, ReuseAddr, SendTimeout},
         },
         time::TimeVal,
@@ -95,6 +95,7 @@ fn perform(words: &[&str]) -> Result<Outcome> {
             let _sent = send(number(fd)?, b"q", MsgFlags::MSG_NOSIGNAL).map_err(at("send"))?;
             receive(number(fd)?)
         }
+        ["shutdown", fd] => named("shutdown", shutdown(number(fd)?, Shutdown::Write)),
         ["close", fd] => named("close", close::<RawFd>(number(fd)?)),
         ["mailbox", path] => mailbox(path),
         ["give", path, fd] => give(path, number(fd)?),

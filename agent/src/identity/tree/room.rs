@@ -1,0 +1,120 @@
+//! How many cgroups are followed: of all, and of each user to whom a subtree was handed.
+//!
+//! A cgroup that is not followed is an unknown one: the kernel takes its processes for what its name says, or for
+//! pending.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::Path,
+};
+
+use super::Tree;
+
+/// All: three quarters of what the map holds, so that those which are new have room before others go.
+const MOST: usize = 98_304;
+/// Below one cgroup that was handed to a user.
+const MOST_DELEGATED: usize = 8_192;
+
+/// Counts cgroups.
+#[derive(Debug)]
+pub(super) struct Room {
+    most: usize,
+    most_delegated: usize,
+    all: usize,
+    /// By the cgroup that was handed.
+    delegated: HashMap<u64, usize>,
+    /// Those of which some were left out; 0 = of all.
+    crowded: BTreeSet<u64>,
+    left_out: u64,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self::new(MOST, MOST_DELEGATED)
+    }
+}
+
+impl Room {
+    /// For so many.
+    pub fn new(most: usize, most_delegated: usize) -> Self {
+        Self {
+            most,
+            most_delegated,
+            all: 0,
+            delegated: HashMap::new(),
+            crowded: BTreeSet::new(),
+            left_out: 0,
+        }
+    }
+
+    /// Counts a cgroup, if there is room; `delegated` is the cgroup that was handed, 0 = none.
+    pub fn enter(&mut self, delegated: u64) -> bool {
+        let own = self.delegated.get(&delegated).copied().unwrap_or(0);
+        let full = if self.all >= self.most {
+            Some(0)
+        } else {
+            (delegated != 0 && own >= self.most_delegated).then_some(delegated)
+        };
+        if let Some(full) = full {
+            let _ = self.crowded.insert(full);
+            self.left_out += 1;
+            return false;
+        }
+        self.all += 1;
+        if delegated != 0 {
+            let _ = self.delegated.insert(delegated, own + 1);
+        }
+        true
+    }
+
+    /// Counts one less; whether those that were left out deserve another look.
+    pub fn leave(&mut self, delegated: u64) -> bool {
+        self.all = self.all.saturating_sub(1);
+        let mut own = 0;
+        if let Some(count) = self.delegated.get_mut(&delegated) {
+            *count = count.saturating_sub(1);
+            own = *count;
+        }
+        if own == 0 {
+            let _ = self.delegated.remove(&delegated);
+        }
+        // Not one by one: a look is at the whole tree.
+        let free = |count: usize, most: usize| count <= most / 4 * 3;
+        (self.crowded.contains(&0) && free(self.all, self.most))
+            || (self.crowded.contains(&delegated) && free(own, self.most_delegated))
+    }
+
+    /// The whole tree is looked at anew.
+    pub fn look_again(&mut self) {
+        self.crowded.clear();
+    }
+
+    /// How often one was left out.
+    pub const fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// One of the places where some are.
+    pub fn crowded(&self) -> Option<u64> {
+        self.crowded.first().copied()
+    }
+}
+
+impl Tree {
+    /// Cgroups that are not followed because there are too many, and where.
+    pub fn left_out(&self) -> (u64, Option<&Path>) {
+        let place = self.room.crowded().and_then(|id| match id {
+            0 => Some(Path::new("/")),
+            id => self.path(id),
+        });
+        (self.room.left_out(), place)
+    }
+
+    /// Which handed cgroup one belongs to that is made right below `parent`.
+    pub(super) fn delegated(&self, parent: u64) -> u64 {
+        self.nodes.get(&parent).map_or(0, |above| {
+            let handed = above.delegated == 0 && above.owner != 0;
+            if handed { parent } else { above.delegated }
+        })
+    }
+}
