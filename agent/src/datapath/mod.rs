@@ -29,6 +29,7 @@ mod netns;
 pub mod offsets;
 pub mod pins;
 pub mod poll;
+mod ring;
 mod settings;
 mod sockets;
 pub mod survey;
