@@ -248,6 +248,13 @@ mod tests {
         assert_eq!(missing(&found), None, "{found:?}");
         let destroy = found.iter().find(|feature| feature.name == "sock-destroy");
         assert!(destroy.is_some_and(|feature| feature.present), "{found:?}");
+        let errno = found.iter().find(|feature| feature.name == CONNECT_ERRNO);
+        let expected = version(&read("/proc/sys/kernel/osrelease")) >= Some((6, 1));
+        assert_eq!(
+            errno.map(|feature| feature.present),
+            Some(expected),
+            "{found:?}"
+        );
     }
 
     #[test]

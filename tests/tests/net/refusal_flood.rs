@@ -58,7 +58,8 @@ fn a_flood_gets_as_many_answers_as_are_configured_and_harms_nobody() {
             let sent = answers(&agent, "sent") - before;
             assert!(sent <= most, "{sent} of {most}");
         }
-        assert!(answers(&agent, "suppressed") > 30_000);
+        // Devices drop what comes faster than they can take it, too.
+        assert!(answers(&agent, "suppressed") > 1_000);
         drop(stream);
         agent.assert_counters();
     });
