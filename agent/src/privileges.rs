@@ -9,7 +9,7 @@ use rustix::thread::{
 };
 
 /// What the agent needs, and why; the same as in the systemd unit and the Kubernetes manifest.
-pub const NEEDED: [(CapabilitySet, &str); 6] = [
+pub const NEEDED: [(CapabilitySet, &str); 7] = [
     // Load programs that read kernel structures.
     (CapabilitySet::BPF, "BPF"),
     (CapabilitySet::PERFMON, "PERFMON"),
@@ -21,6 +21,8 @@ pub const NEEDED: [(CapabilitySet, &str); 6] = [
     (CapabilitySet::SYS_PTRACE, "SYS_PTRACE"),
     // Executables and tokens that are not readable by all.
     (CapabilitySet::DAC_READ_SEARCH, "DAC_READ_SEARCH"),
+    // Answer what is refused, with `[refusal] remote`; else see `drop_sending`.
+    (CapabilitySet::NET_RAW, "NET_RAW"),
 ];
 
 /// Drops what is not needed, for good.
@@ -49,13 +51,27 @@ pub fn drop_others() -> Result<(), String> {
         }
     }
     clear_ambient_capability_set().map_err(|error| failed("the ambient set", error))?;
-    let kept = own.permitted & needed;
+    keep(own.permitted & needed).map_err(|error| failed("capabilities", error))
+}
+
+/// Drops what only answers to refused packets need, for good: an agent that sends none can make no raw socket. It
+/// stays in the bounding set, from which nothing can be gained after `no_new_privs`.
+///
+/// # Errors
+/// What could not be dropped, in words.
+pub fn drop_sending() -> Result<(), String> {
+    let without = |own: CapabilitySets| keep(own.permitted - CapabilitySet::NET_RAW);
+    let dropped = capabilities(None).and_then(without);
+    dropped.map_err(|error| format!("CAP_NET_RAW: {error}"))
+}
+
+fn keep(kept: CapabilitySet) -> rustix::io::Result<()> {
     let sets = CapabilitySets {
         effective: kept,
         permitted: kept,
         inheritable: CapabilitySet::empty(),
     };
-    set_capabilities(None, sets).map_err(|error| failed("capabilities", error))
+    set_capabilities(None, sets)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use ringfence_common::{
 };
 
 use crate::{
-    handoff, identity as who,
+    answer, handoff, identity as who,
     maps::{SOCKETS, count, generation},
     policy::{self, Ask, passes},
     refusal, sides,
@@ -47,6 +47,9 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
     }
     let flow = tcp::flow(skb, &ask.tuple);
     refusal::record(Hook::Ingress, &flow, &ask, &state.owner, &decision);
+    if hook as u8 == Hook::Ingress as u8 {
+        answer::offer(skb, state.owner.netns);
+    }
     false
 }
 

@@ -23,6 +23,7 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod acting;
+mod answer;
 mod cached;
 mod cgroup;
 mod datagram;

@@ -11,7 +11,7 @@ use core::ffi::c_void;
 use ringfence_common::abi::{
     CgroupEntry, ChildKey, ClassGroups, Count, Event, ExecutableKey, FailsafeEntry, FlowEntry,
     FlowKey, Header, Identity, LocalKey, ProcessKey, Refusal, Refuser, RuleEntry, RuleKey, Sender,
-    SenderKey, Settings, SlotKey, SocketState, count, reason, settings::MAX_FAILSAFE,
+    SenderKey, Settings, SlotKey, SocketState, Unanswered, count, reason, settings::MAX_FAILSAFE,
 };
 
 use crate::handoff::Handoff;
@@ -69,6 +69,12 @@ pub static EVENTS: RingBuf<Event, 4_194_304> = RingBuf::new();
 pub static COUNTS: PerCpuArray<u64, { count::LEN as usize }> = PerCpuArray::new();
 #[btf_map]
 pub static REASONS: PerCpuArray<u64, { 4 * reason::SLOTS as usize }> = PerCpuArray::new();
+#[btf_map]
+pub static UNANSWERED: RingBuf<Unanswered, 65_536> = RingBuf::new();
+#[btf_map]
+pub static ANSWERED: Array<Refuser, 1> = Array::new();
+#[btf_map]
+pub static SOURCES: LruHashMap<u64, Refuser, 4096> = LruHashMap::new();
 #[btf_map]
 pub static HANDOFF: PerCpuArray<Handoff, 1> = PerCpuArray::new();
 

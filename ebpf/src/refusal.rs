@@ -5,9 +5,12 @@
 //! Each workload has so many records to give, whatever it is refused: what one does pushes nobody else's
 //! records out. What is left out is counted.
 
-use ringfence_common::abi::{
-    Count, Decision, Direction, FlowKey, Owner, Refusal, Refuser, Tuple, event, event::Hook,
-    identity,
+use ringfence_common::{
+    abi::{
+        Count, Decision, Direction, FlowKey, Owner, Refusal, Refuser, Tuple, event, event::Hook,
+        identity,
+    },
+    logic::bucket,
 };
 
 use crate::{
@@ -85,20 +88,11 @@ pub fn may_record(owner: &Owner) -> bool {
     };
     // SAFETY: a map value of plain integers; CPUs that write it at once grant a record too many.
     let refuser = unsafe { &mut *refuser };
-    let granted = now.wrapping_sub(refuser.at_ns) / ONE_MORE_NS;
-    if granted >= BURST {
-        refuser.at_ns = now;
-        refuser.left = BURST;
-    } else if granted > 0 {
-        refuser.at_ns = refuser.at_ns.wrapping_add(granted * ONE_MORE_NS);
-        refuser.left = (refuser.left + granted).min(BURST);
-    }
-    if refuser.left == 0 {
+    let granted = bucket::take(refuser, now, BURST, ONE_MORE_NS);
+    if !granted {
         count(Count::RefusalFolded);
-        return false;
     }
-    refuser.left -= 1;
-    true
+    granted
 }
 
 /// Whether a refusal is not the repetition of one that was recorded; else it is counted.

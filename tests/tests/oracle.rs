@@ -178,6 +178,7 @@ impl Kernel {
             cgroup_root: sandbox.guarded().to_path_buf(),
             events_buffer: 1 << 20,
             flow_entries: 4096,
+            answering: ringfence_common::abi::Answering::default(),
             debug: false,
         };
         let lock = lock::pins(&options.pin_dir).unwrap();

@@ -4,6 +4,7 @@
 //! interfaces only read what those publish. A task that ends unexpectedly ends the agent with an error;
 //! enforcement goes on without it, because every hook is pinned.
 
+mod answers;
 mod changes;
 mod clock;
 mod containers;
@@ -42,7 +43,7 @@ use tracing_subscriber::{
 use crate::{
     api,
     change::Command,
-    config::{self, Config, LogFormat, Mode},
+    config::{self, Config, LogFormat, Mode, RemoteRefusal},
     metrics::{self, KernelCounts},
     privileges, runtime, sync,
 };
@@ -69,6 +70,10 @@ pub fn run_agent(path: &Path) -> ExitCode {
     for warning in &config.warnings {
         tracing::warn!(warning, "configuration");
     }
+    let dropped = match config.refusal.remote {
+        RemoteRefusal::Drop => dropped.and(privileges::drop_sending()),
+        RemoteRefusal::Reset | RemoteRefusal::Prohibited => dropped,
+    };
     if let Err(error) = dropped {
         tracing::warn!(error, "privileges that are not needed could not be dropped");
     }
@@ -142,6 +147,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     }
     let (frames, covered) = frames::Task::new(started.frames, started.metrics.clone());
     let _ = tasks.spawn(until(&cancel, frames.run()));
+    if let Some(answers) = started.answers {
+        let _ = tasks.spawn(until(&cancel, answers.run()));
+    }
     let (revoke, revocations) = mpsc::channel(revoke::QUEUE);
     let _ = tasks.spawn(until(&cancel, revoke::run(revocations)));
     let (questions, asked) = mpsc::channel(events::QUESTIONS);

@@ -296,6 +296,10 @@ impl Task {
         self.metrics
             .controller_connected(sync.phase == Phase::Connected);
         let counts = self.counts.counts();
+        let suppressed = usize::try_from(Count::AnswerSuppressed as u32)
+            .ok()
+            .and_then(|index| counts.get(index).copied());
+        let answers = self.metrics.answers().all(suppressed.unwrap_or(0));
         let hooks = hooks(&mut self.engine);
         let repairs = self.engine.repairs();
         let left_out = self.engine.left_out();
@@ -325,6 +329,9 @@ impl Task {
             ] {
                 let _ = status.counts.insert(name.to_owned(), value);
             }
+            status
+                .counts
+                .extend(answers.map(|(name, value)| (name.to_owned(), value)));
             if status.controller_state.is_some() {
                 status.controller_state = Some(match sync.phase {
                     Phase::Connected => ControllerState::Connected,

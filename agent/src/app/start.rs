@@ -11,13 +11,13 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use nix::time::{ClockId, clock_getres};
 use ringfence_common::abi::{
-    Settings,
+    Answering, Settings,
     settings::{DENY_UNSELECTED, DRAFT_MODE},
 };
 use tokio::net::TcpListener;
 
 use super::{
-    clock, containers,
+    answers, clock, containers,
     engine::Engine,
     first::{First, first_policy},
     publish::Published,
@@ -27,8 +27,8 @@ use crate::{
     api::{self, ControllerState, Feature, Hook, PolicySource, Status},
     config::{CgroupRoot, Config, Mode, Unselected},
     datapath::{
-        Counts, Datapath, Events, FlowMap, Frames, HOOKS, KernelLog, Options, detach, features,
-        frames::Look, lock, mount,
+        Counts, Datapath, Events, FlowMap, Frames, HOOKS, KernelLog, Options, answers::Answerer,
+        detach, features, frames::Look, lock, mount,
     },
     endpoints, flow,
     identity::{Resolver, root},
@@ -77,6 +77,8 @@ pub struct Started {
     pub reconcile: reconcile::Task,
     /// What covers devices, and its first look at them.
     pub frames: (Frames, Look),
+    /// Answers what is refused, if the configuration asks for it.
+    pub answers: Option<answers::Task>,
     /// Keeps a second agent away as long as it lives.
     pub lock: lock::StateLock,
 }
@@ -112,6 +114,7 @@ async fn attempt(config: &Config) -> anyhow::Result<Started> {
         cgroup_root: root.clone(),
         events_buffer: config.flows.events_buffer,
         flow_entries: config.flows.flow_entries,
+        answering: answering(config, &features),
         debug: config.log.level >= tracing::Level::DEBUG,
     };
     let metrics_listener = listen(config).await?;
@@ -172,6 +175,7 @@ async fn attempt(config: &Config) -> anyhow::Result<Started> {
     let metrics = Metrics::new(flows.counters())?;
     publish(&published, &mut engine);
     show(&first, &published, &metrics);
+    let answers = answers(config, &mut engine, &published, &metrics);
     let held = engine.controller().cloned();
     let (listening, endpoints) = listening(&engine, &published, &directory)?;
     let reconcile = reconcile::Task::new(&directory, flows.clone(), Arc::clone(&counts))?;
@@ -194,6 +198,7 @@ async fn attempt(config: &Config) -> anyhow::Result<Started> {
         held,
         first,
         frames,
+        answers,
         lock,
     })
 }
@@ -225,6 +230,41 @@ fn show(first: &First, published: &Published, metrics: &Metrics) {
         tracing::warn!(note, "policy");
         metrics.policy_rolled_back();
     }
+}
+
+/// What the programs are told about refusals.
+fn answering(config: &Config, features: &[features::Feature]) -> Answering {
+    let named = |feature: &features::Feature| feature.name == features::CONNECT_ERRNO;
+    let can_set_errno = features.iter().any(|it| named(it) && it.present);
+    answers::answering(config.refusal, can_set_errno)
+}
+
+/// The task that answers what is refused, if the configuration asks for it and this host lets it; what has no effect
+/// is a warning.
+fn answers(
+    config: &Config,
+    engine: &mut Engine,
+    published: &Published,
+    metrics: &Metrics,
+) -> Option<answers::Task> {
+    let answering = engine.datapath().answering();
+    let counts = metrics.answers().clone();
+    let warn = |warning: String| {
+        tracing::warn!(warning, "refusals");
+        published.update_status(|status| status.warnings.push(warning));
+    };
+    if let Some(warning) = answers::without_errno(config.refusal, &answering) {
+        warn(warning.to_owned());
+    }
+    let kind = answers::kind(config.refusal.remote)?;
+    let answerer = Answerer::new(kind)
+        .inspect_err(|error| warn(answers::without_sockets(error)))
+        .ok()?;
+    let refused = engine.datapath().refused();
+    let refused = refused
+        .inspect_err(|error| warn(format!("`[refusal] remote` has no effect: {error}")))
+        .ok()?;
+    Some(answers::Task::new(refused, answerer, &answering, counts))
 }
 
 /// Covers the devices of guarded processes.

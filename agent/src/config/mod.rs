@@ -6,6 +6,7 @@
 mod error;
 mod failsafe;
 mod read;
+mod refusal;
 mod sections;
 mod size;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use ringfence_common::abi::FailsafeEntry;
 use crate::{runtime, sync};
 
 pub use error::{ConfigError, Problem};
+pub use refusal::{LocalRefusal, Refusal, RemoteRefusal};
 
 /// Where the agent looks for its configuration.
 pub const DEFAULT_PATH: &str = "/etc/ringfence/agent.toml";
@@ -43,6 +45,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Flow records.
     pub flows: Flows,
+    /// What who is refused hears.
+    pub refusal: Refusal,
     /// Container runtimes that are asked what a container is.
     pub containers: runtime::Settings,
     /// Inbound flows that no policy can cut, at most `MAX_FAILSAFE`.

@@ -12,6 +12,7 @@ use toml::Spanned;
 use super::{
     Agent, CgroupRoot, Config, DEFAULT_SOCKET, Flows, Log, LogFormat, Mode, Unselected, failsafe,
     read::{Document, Section},
+    refusal,
     size::Size,
     values::{choice, number, path, text},
 };
@@ -40,6 +41,7 @@ pub(super) fn config(document: &mut Document<'_>, base: &Path) -> Config {
     let api_socket = api(document.section("api"), base);
     let metrics = metrics(document.section("metrics"), &mut warnings);
     let flows = flows(document.section("flows"));
+    let refusal = refusal::read(document.section("refusal"));
     let containers = containers(document.section("containers"), base);
     let failsafe = {
         let mut section = document.section("failsafe");
@@ -64,6 +66,7 @@ pub(super) fn config(document: &mut Document<'_>, base: &Path) -> Config {
         api_socket,
         metrics,
         flows,
+        refusal,
         containers,
         failsafe,
         log,

@@ -61,7 +61,7 @@ fn shipped_file_loads_and_its_comments_state_the_defaults() {
         .lines()
         .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
         .count();
-    assert_eq!(keys, 18, "{switched_on}");
+    assert_eq!(keys, 21, "{switched_on}");
     assert_eq!(good(SHIPPED), good(""));
     assert_eq!(good(&switched_on), good(""));
 }
@@ -329,5 +329,35 @@ fn controller_must_be_reachable_safely() {
             .unwrap()
             .to_string();
         assert_eq!(shown, endpoint);
+    }
+}
+
+#[test]
+fn refusals_are_silent_unless_told_otherwise() {
+    let expected = Refusal {
+        local: LocalRefusal::Eperm,
+        remote: RemoteRefusal::Drop,
+        rate: 100,
+    };
+    assert_eq!(good("").refusal, expected);
+    let text = "[refusal]\nlocal = \"econnrefused\"\nremote = \"prohibited\"\nrate = 1";
+    let expected = Refusal {
+        local: LocalRefusal::Econnrefused,
+        remote: RemoteRefusal::Prohibited,
+        rate: 1,
+    };
+    assert_eq!(good(text).refusal, expected);
+    for (text, part) in [
+        ("remote = \"reject\"", "drop, reset, prohibited"),
+        ("local = \"reset\"", "eperm, econnrefused"),
+        ("rate = 0", "from 1 to 10000"),
+        ("rate = 10001", "from 1 to 10000"),
+        ("remot = \"reset\"", "remote"),
+    ] {
+        let found = problems(&format!("[refusal]\n{text}"));
+        let [problem] = found.as_slice() else {
+            panic!("{text}: {found:?}");
+        };
+        assert!(format!("{problem:?}").contains(part), "{text}: {problem:?}");
     }
 }

@@ -4,25 +4,14 @@
 //! namespace alive. Never hits another socket than the one with the given cookie. Blocks: for
 //! microseconds where the namespace is known, else for as long as a walk over /proc takes.
 
-use std::{
-    collections::{HashMap, HashSet},
-    io,
-    time::{Duration, Instant},
-};
+use std::{io, time::Instant};
 
 use ringfence_common::abi::Tuple;
 
 use super::{
     diag::{Channel, SocketId},
-    netns::{self, NamespaceId},
+    netns::held::{HeldOpen, SearchError},
 };
-
-/// Namespaces held at most.
-const MAX_HELD: usize = 1024;
-/// A namespace not used for so long is let go.
-const IDLE: Duration = Duration::from_secs(10);
-/// How long a namespace that was not found is not looked for again.
-const ABSENT: Duration = Duration::from_secs(1);
 
 /// What became of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,21 +50,19 @@ pub enum DestroyError {
     Kernel(#[source] io::Error),
 }
 
-#[derive(Debug)]
-struct Held {
-    channel: Channel,
-    id: NamespaceId,
-    used: Instant,
+impl From<SearchError> for DestroyError {
+    fn from(error: SearchError) -> Self {
+        match error {
+            SearchError::List(source) => Self::List(source),
+            SearchError::Enter(source) => Self::Enter(source),
+        }
+    }
 }
 
 /// Aborts sockets; keep one and use it from one thread that may block.
 #[derive(Debug)]
 pub struct Destroyer {
-    own_cookie: u64,
-    own: Channel,
-    held: HashMap<u64, Held>,
-    absent: HashSet<u64>,
-    searched: Instant,
+    channels: HeldOpen<Channel>,
 }
 
 /// Whether the kernel can abort TCP sockets of the calling thread's namespace.
@@ -92,13 +79,8 @@ impl Destroyer {
     /// # Errors
     /// If there is no netlink.
     pub fn new() -> Result<Self, DestroyError> {
-        Ok(Self {
-            own_cookie: netns::cookie().map_err(DestroyError::Open)?,
-            own: Channel::open().map_err(DestroyError::Open)?,
-            held: HashMap::new(),
-            absent: HashSet::new(),
-            searched: Instant::now(),
-        })
+        let channels = HeldOpen::new(Channel::open).map_err(DestroyError::Open)?;
+        Ok(Self { channels })
     }
 
     /// Aborts the socket of protocol TCP or UDP that has this cookie (`SO_COOKIE`). `netns_cookie` is
@@ -114,7 +96,6 @@ impl Destroyer {
         tuple: &Tuple,
         cookie: u64,
     ) -> Result<Outcome, DestroyError> {
-        self.release_unused();
         // All ones stand for any cookie in the kernel, zero for a socket that never got one.
         if cookie == 0 || cookie == u64::MAX {
             return Ok(Outcome::NotFound);
@@ -122,72 +103,31 @@ impl Destroyer {
         if netns_cookie == 0 {
             return self.anywhere(tuple, cookie);
         }
-        if netns_cookie == self.own_cookie {
-            return abort(&mut self.own, tuple, cookie);
+        match self.channels.get(netns_cookie)? {
+            Some(channel) => abort(channel, tuple, cookie),
+            None => Ok(Outcome::NoNamespace),
         }
-        if !self.held.contains_key(&netns_cookie) {
-            if self.absent.contains(&netns_cookie) && self.searched.elapsed() < ABSENT {
-                return Ok(Outcome::NoNamespace);
-            }
-            self.search(Some(netns_cookie))?;
-        }
-        let Some(held) = self.held.get_mut(&netns_cookie) else {
-            let _ = self.absent.insert(netns_cookie);
-            return Ok(Outcome::NoNamespace);
-        };
-        held.used = Instant::now();
-        abort(&mut held.channel, tuple, cookie)
     }
 
     /// Lets go of namespaces that were not used for 10 seconds. Call it now and then: each
     /// [`Destroyer::destroy`] does it too.
     pub fn release_unused(&mut self) {
-        self.held.retain(|_, held| held.used.elapsed() < IDLE);
+        self.channels.release_unused();
     }
 
     fn anywhere(&mut self, tuple: &Tuple, cookie: u64) -> Result<Outcome, DestroyError> {
-        if abort(&mut self.own, tuple, cookie)? == Outcome::Destroyed {
+        if abort(&mut self.channels.own, tuple, cookie)? == Outcome::Destroyed {
             return Ok(Outcome::Destroyed);
         }
-        self.search(None)?;
-        for held in self.held.values_mut() {
-            if abort(&mut held.channel, tuple, cookie)? == Outcome::Destroyed {
+        self.channels.release_unused();
+        self.channels.search(None)?;
+        for held in self.channels.held.values_mut() {
+            if abort(&mut held.opened, tuple, cookie)? == Outcome::Destroyed {
                 held.used = Instant::now();
                 return Ok(Outcome::Destroyed);
             }
         }
         Ok(Outcome::NotFound)
-    }
-
-    /// Opens every namespace that is not held yet, so that one walk serves a whole batch of sockets.
-    fn search(&mut self, wanted: Option<u64>) -> Result<(), DestroyError> {
-        let known: HashSet<_> = self.held.values().map(|held| held.id).collect();
-        let new = netns::others(|id| known.contains(&id)).map_err(DestroyError::List)?;
-        let open = |namespace: &netns::Namespace| {
-            let id = namespace.id;
-            Ok((netns::cookie()?, id, Channel::open()?))
-        };
-        let opened = netns::inside(&new, open).map_err(DestroyError::Enter)?;
-        self.absent.clear();
-        self.searched = Instant::now();
-        let mut failed = None;
-        for result in opened {
-            match result {
-                Ok((cookie, id, channel)) => {
-                    if self.held.len() < MAX_HELD || wanted == Some(cookie) {
-                        let used = Instant::now();
-                        let _ = self.held.insert(cookie, Held { channel, id, used });
-                    }
-                }
-                Err(error) => failed = Some(error),
-            }
-        }
-        match (wanted, failed) {
-            (Some(wanted), Some(error)) if !self.held.contains_key(&wanted) => {
-                Err(DestroyError::Enter(error))
-            }
-            _ => Ok(()),
-        }
     }
 }
 

@@ -8,21 +8,22 @@ use ringfence_policy::{
     compile::Compiled,
     model::{Identities, PolicySet},
 };
-use tokio::{io::unix::AsyncFd, sync::watch};
+use tokio::sync::watch;
 
-use super::{error::DatapathError, maps, poll};
+use super::{
+    error::DatapathError,
+    maps,
+    ring::{self, Ring},
+};
 use crate::{
     flow::{self, Names, ProcessBook},
     identity::Inventory,
 };
 
-/// Records taken at one wake-up at most, so that other work gets its turn.
-const BATCH: usize = 1024;
-
 /// The reading end of `EVENTS`. The ring is pinned: what was not read before the agent died is read
 /// after its restart.
 pub struct Events {
-    ring: AsyncFd<RingBuf<MapData>>,
+    ring: Ring<Event>,
 }
 
 impl Events {
@@ -32,7 +33,7 @@ impl Events {
     /// [`DatapathError::Map`].
     pub fn open(directory: &Path) -> Result<Self, DatapathError> {
         let ring: RingBuf<MapData> = maps::open(directory, names::EVENTS)?;
-        let ring = poll::register(ring).map_err(DatapathError::map(names::EVENTS))?;
+        let ring = Ring::new(ring).map_err(DatapathError::map(names::EVENTS))?;
         Ok(Self { ring })
     }
 
@@ -41,33 +42,8 @@ impl Events {
     /// # Errors
     /// The kernel's, when the ring can't be polled.
     pub async fn read(&mut self, into: &mut Vec<Event>) -> io::Result<()> {
-        loop {
-            // Take what is there first: the descriptor tells of new records only.
-            if take(self.ring.get_mut(), into) {
-                return Ok(());
-            }
-            let mut guard = self.ring.readable_mut().await?;
-            if take(guard.get_inner_mut(), into) {
-                return Ok(());
-            }
-            guard.clear_ready();
-            // A record may have come between the last look and the clearing.
-            if take(guard.get_inner_mut(), into) {
-                return Ok(());
-            }
-        }
+        self.ring.read(into).await
     }
-}
-
-fn take(ring: &mut RingBuf<MapData>, into: &mut Vec<Event>) -> bool {
-    let before = into.len();
-    while into.len() - before < BATCH {
-        let Some(item) = ring.next() else { break };
-        if let Some(event) = decode(&item) {
-            into.push(event);
-        }
-    }
-    into.len() > before
 }
 
 /// An entrance for the fuzz target: records through to the message that the interface sends.
@@ -79,19 +55,12 @@ pub(crate) fn fuzz(bytes: &[u8]) {
     );
     let (_sender, cgroups) = watch::channel(Inventory::default());
     let mut processes = ProcessBook::new(cgroups);
-    for event in bytes.chunks(size_of::<Event>()).filter_map(decode) {
+    for event in bytes
+        .chunks(size_of::<Event>())
+        .filter_map(ring::decode::<Event>)
+    {
         if let Some(record) = flow::record(&event, &names, &mut processes, 0) {
             let _message = record.to_proto(0);
         }
     }
-}
-
-/// A record of another size is not ours: it is left out.
-fn decode(bytes: &[u8]) -> Option<Event> {
-    if bytes.len() != size_of::<Event>() {
-        return None;
-    }
-    // SAFETY: as many bytes as an `Event` has are readable, and every bit pattern of its integer
-    // fields is valid; the read does not need alignment.
-    Some(unsafe { bytes.as_ptr().cast::<Event>().read_unaligned() })
 }

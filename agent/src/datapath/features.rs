@@ -4,6 +4,11 @@
 
 use std::{fs, os::unix::fs::MetadataExt};
 
+use aya::{
+    programs::ProgramType,
+    sys::{BpfHelper, is_helper_supported},
+};
+
 use super::destroy;
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -11,6 +16,9 @@ const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 const FLOOR: (u32, u32) = (5, 15);
 /// `PROC_PID_INIT_INO` (`include/linux/proc_ns.h`).
 const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
+
+/// Name of the feature by which `connect` can end with another error number than `EPERM`.
+pub const CONNECT_ERRNO: &str = "connect-errno";
 
 /// Bits of `CapEff` (capabilities(7)).
 const NET_ADMIN: u32 = 12;
@@ -123,6 +131,12 @@ fn kernel() -> [Feature; 5] {
     ]
 }
 
+/// Whether the programs can choose the error number that `connect` ends with (`bpf_set_retval`).
+fn can_set_errno() -> bool {
+    is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval)
+        .unwrap_or(false)
+}
+
 fn optional() -> [Feature; 7] {
     let lacking = |name, present, note| Feature {
         name,
@@ -156,6 +170,12 @@ fn optional() -> [Feature; 7] {
             destroy::supported().unwrap_or(false),
             "revoked connections are cut but not reset, so their processes wait for a time-out; use \
              a kernel with CONFIG_INET_DIAG_DESTROY=y",
+        ),
+        lacking(
+            CONNECT_ERRNO,
+            can_set_errno(),
+            "what the policy of a listener on this host refuses ends in EPERM, also with `[refusal] local = \
+             \"econnrefused\"`; use Linux 6.1 or newer",
         ),
         lacking(
             "packet-reads",
@@ -241,6 +261,13 @@ mod tests {
         assert_eq!(missing(&found), None, "{found:?}");
         let destroy = found.iter().find(|feature| feature.name == "sock-destroy");
         assert!(destroy.is_some_and(|feature| feature.present), "{found:?}");
+        let errno = found.iter().find(|feature| feature.name == CONNECT_ERRNO);
+        let expected = version(&read("/proc/sys/kernel/osrelease")) >= Some((6, 1));
+        assert_eq!(
+            errno.map(|feature| feature.present),
+            Some(expected),
+            "{found:?}"
+        );
     }
 
     #[test]

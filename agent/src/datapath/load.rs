@@ -13,9 +13,10 @@ use std::{
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel, programs::Program};
 use aya_log::EbpfLogger;
 use nix::sys::signal::{SigSet, SigmaskHow};
-use ringfence_common::abi::{names, version};
+use ringfence_common::abi::{Answering, names, version};
 
 use super::{
+    answers::{self, Refused},
     error::DatapathError,
     kernel_log::KernelLog,
     links::{self, HOOKS, Link},
@@ -40,6 +41,8 @@ pub struct Options {
     pub events_buffer: u32,
     /// Entries of the flow map.
     pub flow_entries: u32,
+    /// How refusals are answered.
+    pub answering: Answering,
     /// The programs send debug messages.
     pub debug: bool,
 }
@@ -70,9 +73,14 @@ pub fn load(options: &Options) -> Result<Loaded, DatapathError> {
     let _ = loader
         .verifier_log_level(VerifierLogLevel::STATS)
         .override_global(names::OFFSETS, &offsets, true)
+        .override_global(names::ANSWERING, &options.answering, true)
         .override_global(aya_log::LEVEL, log_level, true)
         .map_max_entries(names::EVENTS, options.events_buffer)
         .map_max_entries(names::FLOWS, options.flow_entries);
+    if options.answering.remote == 0 {
+        // Nobody writes to it.
+        let _ = loader.map_max_entries(names::SOURCES, 1);
+    }
     for name in pins::maps() {
         let _ = loader.map_pin_path(name, directory.join(name));
     }
@@ -147,6 +155,15 @@ impl Loaded {
     pub fn kernel_log(&mut self) -> Result<KernelLog, String> {
         let logger = EbpfLogger::init(&mut self.ebpf).map_err(|error| error.to_string())?;
         KernelLog::new(logger).map_err(|error| error.to_string())
+    }
+
+    /// The ring of refused packets that may be answered; there is one such reader.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`] or [`DatapathError::Missing`].
+    pub fn refused(&mut self) -> Result<Refused, DatapathError> {
+        let map = self.ebpf.take_map(names::UNANSWERED);
+        answers::ring(map.ok_or(DatapathError::Missing(names::UNANSWERED))?)
     }
 
     /// The program at the egress of devices.

@@ -6,6 +6,7 @@
 //! Invariants: programs are attached after their maps are filled; a policy becomes active as a whole
 //! ([`Tables`]); whatever is pinned stays when the agent ends.
 
+pub mod answers;
 mod counts;
 pub mod destroy;
 pub mod detach;
@@ -29,6 +30,7 @@ mod netns;
 pub mod offsets;
 pub mod pins;
 pub mod poll;
+mod ring;
 mod settings;
 mod sockets;
 pub mod survey;
@@ -51,7 +53,7 @@ pub use tables::Tables;
 
 use std::collections::BTreeSet;
 
-use ringfence_common::abi::{FailsafeEntry, Settings};
+use ringfence_common::abi::{Answering, FailsafeEntry, Settings};
 use ringfence_policy::compile::Compiled;
 
 use self::{load::Loaded, lock::PinLock, pins::Keeper, settings::Configured};
@@ -187,6 +189,20 @@ impl Datapath {
     /// Why it could not be attached.
     pub fn watch_executions(&mut self) -> Result<(), String> {
         self.loaded.watch_executions()
+    }
+
+    /// How the programs answer what is refused.
+    #[must_use]
+    pub const fn answering(&self) -> Answering {
+        self.options.answering
+    }
+
+    /// The refused packets that may be answered; there is one such reader.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`].
+    pub fn refused(&mut self) -> Result<answers::Refused, DatapathError> {
+        self.loaded.refused()
     }
 
     /// What keeps frames from going past the hooks. Nothing new is covered yet.

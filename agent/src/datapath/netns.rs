@@ -4,6 +4,8 @@
 //! calling thread, never keeps a namespace alive longer than a [`Namespace`] lives. Not found: a
 //! namespace that only a thread other than a process's first, or only an open descriptor, stands in.
 
+pub(super) mod held;
+
 use std::{
     collections::HashSet,
     fs::{self, File},

@@ -3,6 +3,7 @@
 //! Kernel counters are read when somebody scrapes, not kept twice. Labels take values from fixed tables
 //! only, so that their number is bounded whatever the traffic.
 
+mod answers;
 mod left_out;
 mod serve;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use ringfence_common::abi::{Count, Direction, Reason, Verdict, reason};
 
 use crate::flow::{Counters, Event};
 
+pub use answers::Answers;
 pub use left_out::LeftOut;
 pub use serve::serve;
 
@@ -39,6 +41,9 @@ const RECORDS: [(&str, Count); 3] = [
     ("lost", Count::EventLost),
     ("folded", Count::RefusalFolded),
 ];
+
+/// Counters of what is no failure either, and is shown elsewhere.
+const ELSEWHERE: [Count; 1] = [Count::AnswerSuppressed];
 
 /// The kernel's counters at one moment, summed over CPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,6 +70,7 @@ pub struct Metrics {
     hooks_reattached: IntCounter,
     pins_restored: IntCounter,
     left_out: IntCounterVec,
+    answers: Answers,
 }
 
 impl Metrics {
@@ -123,6 +129,7 @@ impl Metrics {
                 ),
                 &["what"],
             )?,
+            answers: Answers::new()?,
         };
         let build = IntGauge::with_opts(
             Opts::new(
@@ -192,6 +199,12 @@ impl Metrics {
         self.pins_restored.inc_by(count(pins));
     }
 
+    /// Counters of answers to refused packets.
+    #[must_use]
+    pub const fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
     /// Everything in the text format of Prometheus.
     fn render(&self, kernel: &KernelCounts) -> Result<Vec<u8>, Error> {
         let mut families = self.registry.gather();
@@ -201,6 +214,7 @@ impl Metrics {
             self.failures(kernel),
             detours(kernel),
             self.flow_records(),
+            self.answers.family(kernel),
             family(
                 "ringfence_flow_records_lost_total",
                 "Flow records that the agent lost because it was too slow.",
@@ -231,7 +245,7 @@ impl Metrics {
         let in_kernel = Count::ALL
             .iter()
             .filter(|(count, _)| !RECORDS.iter().any(|(_, record)| record == count))
-            .filter(|(count, _)| !DETOURS.contains(count))
+            .filter(|(count, _)| !DETOURS.contains(count) && !ELSEWHERE.contains(count))
             .map(|(count, name)| counter(&[("what", name)], at(&kernel.counts, *count as u32)));
         let live = counter(&[("what", "live-table-full")], self.flows.live_full());
         family(

@@ -26,10 +26,12 @@ pub enum Count {
     GroupsUnreadable = 9,
     /// Refusals that were not recorded, because the same or too many others of the workload were lately.
     RefusalFolded = 10,
+    /// Refused packets that were not answered, because as many as may be were.
+    AnswerSuppressed = 11,
 }
 
 /// Number of counters.
-pub const LEN: u32 = 11;
+pub const LEN: u32 = 12;
 
 impl Count {
     /// Every counter with its metric name.
@@ -45,5 +47,6 @@ impl Count {
         (Self::Rejudged, "rejudged"),
         (Self::GroupsUnreadable, "groups-unreadable"),
         (Self::RefusalFolded, "refusal-folded"),
+        (Self::AnswerSuppressed, "answer-suppressed"),
     ];
 }

@@ -64,13 +64,14 @@ pub struct Refusal {
 }
 abi_type!(Refusal, size = 16, align = 8);
 
-/// Value of `REFUSERS`: how many refusals of one workload may be recorded now.
+/// Value of `REFUSERS`: how many refusals of one workload may be recorded now. Of `SOURCES` and `ANSWERED`: how
+/// many may be answered.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refuser {
-    /// Up to when records were granted (`CLOCK_BOOTTIME`, nanoseconds).
+    /// Up to when they were granted (`CLOCK_BOOTTIME`, nanoseconds).
     pub at_ns: u64,
-    /// Records.
+    /// How many more.
     pub left: u64,
 }
 abi_type!(Refuser, size = 16, align = 8);

@@ -3,6 +3,7 @@
 //! Every type here is `repr(C)`, has no implicit padding, holds plain integers only and has its size
 //! asserted at compile time. A change of any of them needs a new [`version::ABI`].
 
+pub mod answer;
 pub mod cgroup;
 pub mod count;
 pub mod event;
@@ -17,6 +18,7 @@ pub mod socket;
 pub mod tuple;
 pub mod version;
 
+pub use answer::{Answering, Unanswered};
 pub use cgroup::{CgroupEntry, ChildKey};
 pub use count::Count;
 pub use event::Event;

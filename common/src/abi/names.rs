@@ -47,6 +47,15 @@ pub const REASONS: &str = "REASONS";
 
 /// Hands the judgement of a SYN or ACK from the ingress hook to the next hook on the same CPU.
 pub const HANDOFF: &str = "HANDOFF";
+/// Refused packets that user space answers, ring buffer of [`super::Unanswered`]. Not pinned: without an agent
+/// nobody answers.
+pub const UNANSWERED: &str = "UNANSWERED";
+/// How many refused packets of a source may be answered (LRU): address -> [`super::Refuser`].
+pub const SOURCES: &str = "SOURCES";
+/// How many refused packets may be answered now, `Array` of one [`super::Refuser`].
+pub const ANSWERED: &str = "ANSWERED";
+/// Global that says how refusals are answered, [`super::Answering`].
+pub const ANSWERING: &str = "ANSWERING";
 /// Global with the running kernel's structure offsets, [`super::Offsets`].
 pub const OFFSETS: &str = "OFFSETS";
 

@@ -45,6 +45,8 @@ pub const FIN: u8 = 1;
 pub const SYN: u8 = 2;
 /// RST flag.
 pub const RST: u8 = 4;
+/// ACK flag.
+pub const ACK: u8 = 16;
 
 /// The packet is cut short, claims impossible lengths or chains too many headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! cgroup/connect4 and connect6: egress of TCP and of connected datagram sockets. Where the listener
-//! is on this host its ingress rules are judged here too, so that a refusal is immediate.
+//! is on this host its ingress rules are judged here too, so that a refusal is immediate; the configuration
+//! says with which error.
 
 use aya_ebpf::{bindings::bpf_sock_addr, macros::cgroup_sock_addr, programs::SockAddrContext};
 use ringfence_common::{
@@ -7,7 +8,7 @@ use ringfence_common::{
         Decision, Direction,
         event::Hook,
         identity,
-        socket::{PHASE_NEW, PHASE_OPENING},
+        socket::{DECIDED_BY_PEER, PHASE_NEW, PHASE_OPENING},
         tuple::{ICMP, ICMPV6, TCP},
     },
     logic::address::destination_words,
@@ -15,7 +16,7 @@ use ringfence_common::{
 
 use super::{Call, Caller, caller};
 use crate::{
-    emit,
+    answer, emit,
     maps::generation,
     peer::{self, Peer},
     policy::{self, Ask, passes},
@@ -96,6 +97,9 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
             state.phase = PHASE_OPENING;
         }
         return Call::Allow;
+    }
+    if state.decision.flags & DECIDED_BY_PEER != 0 {
+        answer::as_configured();
     }
     let cookie = sock::cookie(ctx.cast());
     refusal::of_call(

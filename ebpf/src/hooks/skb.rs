@@ -5,8 +5,9 @@ use core::ptr::read_volatile;
 use ringfence_common::abi::{event::Hook, tuple::TCP};
 
 use crate::{
+    answer,
     datagram::{self, Fate},
-    sock::{self, SOCK_STREAM},
+    sock::{self, SOCK_RAW, SOCK_STREAM},
     tcp,
 };
 
@@ -43,8 +44,15 @@ fn decide(skb: *mut __sk_buff, hook: Hook) -> Fate {
             read_volatile(&raw const (*sk).protocol),
         )
     };
+    if kind == SOCK_RAW && hook as u8 == Hook::Egress as u8 && answer::is_one(sk) {
+        return Fate::Pass;
+    }
     if kind != SOCK_STREAM || protocol != u32::from(TCP) {
-        return datagram::packet(skb, sk, hook);
+        let fate = datagram::packet(skb, sk, hook);
+        if hook as u8 == Hook::Ingress as u8 && matches!(fate, Fate::Refuse) {
+            answer::offer_to(skb, sk);
+        }
+        return fate;
     }
     if tcp::packet(skb, sk, hook) {
         Fate::Pass

@@ -23,6 +23,7 @@ fn every_change_comes_into_force_whole_on_a_busy_machine() {
         cgroup_root: sandbox.guarded().to_path_buf(),
         events_buffer: 1 << 20,
         flow_entries: 4096,
+        answering: ringfence_common::abi::Answering::default(),
         debug: false,
     };
     mount::bpffs(&options.pin_dir).unwrap();

@@ -48,6 +48,8 @@ mod ownership_stage;
 mod podman;
 mod policy_dir;
 mod privileges;
+mod refusal;
+mod refusal_flood;
 mod restart;
 mod revoke;
 mod rules;

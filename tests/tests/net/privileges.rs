@@ -18,6 +18,8 @@ use crate::common::{assert_allowed, assert_refused, three_tiers};
 
 /// `CAP_NET_ADMIN`, `CAP_SYS_PTRACE`, `CAP_SYS_ADMIN`, `CAP_PERFMON`, `CAP_BPF`, `CAP_DAC_READ_SEARCH`.
 const NEEDED: u64 = 1 << 12 | 1 << 19 | 1 << 21 | 1 << 38 | 1 << 39 | 1 << 2;
+/// `CAP_NET_RAW`, to answer what is refused.
+const SENDING: u64 = 1 << 13;
 /// `nobody`.
 const NOBODY: u32 = 65_534;
 
@@ -31,17 +33,39 @@ fn field(status: &str, name: &str) -> String {
 
 #[test]
 fn the_agent_keeps_the_capabilities_it_needs_in_every_thread() {
-    scene("capabilities", |sandbox| {
+    kept("capabilities", "", 0);
+}
+
+#[test]
+fn an_agent_that_answers_refused_clients_keeps_raw_sockets_too() {
+    kept(
+        "capabilities-answers",
+        "[refusal]\nremote = \"reset\"",
+        SENDING,
+    );
+}
+
+fn kept(name: &str, sections: &str, sending: u64) {
+    scene(name, |sandbox| {
         let web = sandbox.actor("web");
-        let mut agent = Agent::start(sandbox, &three_tiers());
+        let options = Options {
+            sections: sections.to_owned(),
+            ..Options::default()
+        };
+        let mut agent = Agent::start_with(sandbox, &options, &three_tiers());
         let _ = assert_refused(&web, "127.0.0.1:81", &[]);
         let tasks = format!("/proc/{}/task", agent.daemon().pid());
         let mut threads = 0;
         for task in fs::read_dir(tasks).unwrap() {
             let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
-            for set in ["CapEff", "CapPrm", "CapBnd"] {
+            for (set, kept) in [
+                ("CapEff", NEEDED | sending),
+                ("CapPrm", NEEDED | sending),
+                // With `no_new_privs` nothing is gained from it.
+                ("CapBnd", NEEDED | SENDING),
+            ] {
                 let bits = u64::from_str_radix(&field(&status, set), 16).unwrap();
-                assert_eq!(bits, NEEDED, "{set}: {bits:x}\n{status}");
+                assert_eq!(bits, kept, "{set}: {bits:x}\n{status}");
             }
             for set in ["CapInh", "CapAmb"] {
                 assert_eq!(

@@ -10,7 +10,13 @@ use std::{
 use ringfence_common::abi::tuple::{TCP, UDP};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{super::fds::SocketFacts, super::netns::testing::Guest, *};
+use super::{
+    super::{
+        fds::SocketFacts,
+        netns::{held::IDLE, testing::Guest},
+    },
+    *,
+};
 
 type TestResult = Result<(), Box<dyn Error>>;
 
@@ -119,7 +125,7 @@ fn socket_in_another_namespace_is_aborted_and_the_namespace_let_go() -> TestResu
     let mut destroyer = Destroyer::new()?;
     let (mut first, _first_peer) = guest.inside(|| pair(V4, V4))?;
     let (netns, tuple, cookie) = of(&first, TCP)?;
-    assert_ne!(netns, destroyer.own_cookie);
+    assert_ne!(netns, destroyer.channels.own_cookie);
     let outcome = destroyer.destroy(netns, &tuple, cookie)?;
     assert_eq!(outcome, Outcome::Destroyed);
     let error = error_of(&mut first)?;
@@ -130,12 +136,12 @@ fn socket_in_another_namespace_is_aborted_and_the_namespace_let_go() -> TestResu
     let outcome = destroyer.destroy(netns, &tuple, cookie)?;
     assert_eq!(outcome, Outcome::Destroyed);
 
-    assert!(destroyer.held.contains_key(&netns));
-    for held in destroyer.held.values_mut() {
+    assert!(destroyer.channels.held.contains_key(&netns));
+    for held in destroyer.channels.held.values_mut() {
         held.used = Instant::now().checked_sub(IDLE).ok_or("young clock")?;
     }
     destroyer.release_unused();
-    assert!(destroyer.held.is_empty());
+    assert!(destroyer.channels.held.is_empty());
     Ok(())
 }
 
@@ -158,10 +164,10 @@ fn namespace_that_does_not_exist_is_said_and_not_searched_again_at_once() -> Tes
     let nowhere = u64::MAX - 1;
     let outcome = destroyer.destroy(nowhere, &tuple, cookie)?;
     assert_eq!(outcome, Outcome::NoNamespace);
-    let searched = destroyer.searched;
+    let searched = destroyer.channels.searched;
     let outcome = destroyer.destroy(nowhere, &tuple, cookie)?;
     assert_eq!(outcome, Outcome::NoNamespace);
-    assert_eq!(destroyer.searched, searched);
+    assert_eq!(destroyer.channels.searched, searched);
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 
 mod client;
 mod disguise;
+mod flood;
 mod groups;
 mod hold;
 mod insist;
@@ -100,6 +101,8 @@ enum Command {
         #[arg(long)]
         spread: bool,
     },
+    /// Send segments made by hand, and count the resets that come back
+    Flood(flood::Flood),
     /// Send a frame by a packet socket
     Frame(packet::Frame),
     /// Receive the frames that are sent so, until killed
@@ -250,6 +253,7 @@ fn act(command: Command) -> Result<Outcome> {
             times,
             spread,
         } => client::knock(address, times, spread),
+        Command::Flood(flood) => flood::flood(&flood),
         Command::Frame(frame) => packet::send(&frame),
         Command::Sniff { device } => packet::sniff(&device),
         Command::Call(call) => Ok(client::call(&call)),

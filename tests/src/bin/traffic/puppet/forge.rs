@@ -40,8 +40,14 @@ pub fn overlapping(from: SocketAddrV4, to: SocketAddrV4, port: u16) -> Vec<Vec<u
 
 /// A TCP segment that opens a connection (RFC 9293).
 pub fn syn(from: SocketAddrV4, to: SocketAddrV4) -> Vec<u8> {
+    segment(from, to, 2)
+}
+
+/// A TCP segment with these flags and no data.
+pub fn segment(from: SocketAddrV4, to: SocketAddrV4, flags: u8) -> Vec<u8> {
     let mut segment = ports(from, to);
-    segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, 2, 0xff, 0xff, 0, 0, 0, 0]);
+    segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, flags]);
+    segment.extend([0xff, 0xff, 0, 0, 0, 0]);
     let length = u16::try_from(segment.len()).unwrap_or(0);
     let mut covered = [from.ip().octets(), to.ip().octets()].concat();
     covered.extend([0, TCP]);

@@ -5,7 +5,7 @@
 //! `exec` go on with the same script: the answer comes from the new process or program.
 
 mod calls;
-mod forge;
+pub mod forge;
 mod raw;
 mod ring;
 mod tricks;
