@@ -16,6 +16,7 @@ pub mod containerd;
 pub mod controller;
 pub mod daemon;
 pub mod flows;
+pub mod kernel;
 pub mod metrics;
 pub mod mounts;
 pub mod namespace;
@@ -29,6 +30,7 @@ pub mod sandbox;
 pub mod scene;
 pub mod soak;
 pub mod steps;
+pub mod usage;
 
 pub use actor::Actor;
 pub use agent::{Agent, Options};

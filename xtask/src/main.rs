@@ -11,7 +11,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod build;
+mod debs;
 mod demo;
 mod fuzz;
 mod process;
@@ -45,6 +47,8 @@ enum Command {
     Run(run::Args),
     /// Build, then show a policy allow, block and revoke, with real processes
     Demo(demo::Args),
+    /// Build, then measure what Ringfence costs, and write docs/benchmarks.md
+    Bench(bench::Args),
     /// Look for inputs that break a parser, with libFuzzer
     Fuzz(fuzz::Args),
     /// Build, then let traffic run for long while policy, agent and controller come and go
@@ -59,6 +63,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Soak(args) => soak::run(&args),
         Command::Test(args) => test::run(&args),
