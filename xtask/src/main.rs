@@ -24,6 +24,7 @@ mod system;
 mod test;
 mod tests_program;
 mod toolchain;
+mod vm;
 mod workspace;
 
 #[derive(Parser)]
@@ -55,6 +56,8 @@ enum Command {
     Soak(soak::Args),
     /// Check format, lints, documentation and ABI, and run all tests
     Test(test::Args),
+    /// Run root tests on Debian's kernel in qemu
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Soak(args) => soak::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Vm(args) => vm::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -53,7 +53,11 @@ const CGROUPS: &[u32] = &[1, 10, 100, 1_000, 10_000];
 pub fn measure(effort: Effort, quick: bool) -> Vec<Series> {
     let axes: [Axis; 5] = [
         ("entries", ENTRIES, |number| {
-            of_policy("entries", number, &policies::allow(number, 1))
+            of_policy(
+                "entries",
+                number,
+                &policies::allow(number, number.div_ceil(10_000)),
+            )
         }),
         ("identities", IDENTITIES, |number| {
             of_policy(

@@ -8,7 +8,7 @@ use ringfence_policy::compile::derive_identity;
 const PORTS: &str = r#"["7000/tcp", "7001/tcp", "7002/udp", "7080/tcp", "7379/tcp"]"#;
 /// The two ends of the veth pair, where the other end is known by its address only.
 const ADDRESSES: &str = r#"{ cidr = "10.99.0.0/24" }, { cidr = "fd99::/64" }"#;
-/// The ports of those whom nobody calls.
+/// The ports of those whom nobody calls: every other one from here, so that none merge into a range.
 const FILLER_PORT: u32 = 20_000;
 
 /// Client and server are workloads that no policy selects.
@@ -28,7 +28,7 @@ pub fn allow(entries: u32, identities: u32) -> String {
         );
     }
     let ports: Vec<String> = (0..entries / identities)
-        .map(|number| format!("\"{}/tcp\"", FILLER_PORT + number))
+        .map(|number| format!("\"{}/tcp\"", FILLER_PORT + 2 * number))
         .collect();
     let _ = writeln!(
         text,

@@ -166,13 +166,20 @@ fn revoke(agent: &Agent, size: Size, mut pairs: Vec<(Worker, Worker)>) -> (f64, 
     let (last, cut) = ends.fold((0.0_f64, 0), |(last, cut), (end, number)| {
         (last.max(end), cut + number)
     });
+    let error = agent.status().policy_error;
+    assert!(error.is_empty(), "{error}");
+    let all = (size.pairs * size.connections) as u64;
+    assert_eq!(cut, all, "connections cut within 20 s");
     ((last - began) * 1e3, cut)
 }
 
 fn policy(size: Size, allowed: bool) -> String {
     let mut text = String::new();
-    let port = if allowed { PORT } else { 1 };
-    let last = if allowed { PORT + size.pairs } else { 1 };
+    let ports = if allowed {
+        format!("{PORT}-{}/tcp", PORT + size.pairs)
+    } else {
+        "1/tcp".to_owned()
+    };
     for (number, name) in names("w").take(size.workloads).enumerate() {
         let _ = writeln!(
             text,
@@ -184,7 +191,7 @@ fn policy(size: Size, allowed: bool) -> String {
         let _ = writeln!(
             text,
             "[[policy]]\nname = \"p{number}\"\napplies-to = {{ app = \"a{number}\" }}\n[[policy.{direction}]]\n\
-             {peers} = [{{ labels = {{ app = \"a{}\" }} }}]\nports = [\"{port}-{last}/tcp\"]",
+             {peers} = [{{ labels = {{ app = \"a{}\" }} }}]\nports = [\"{ports}\"]",
             1 - number
         );
     }
