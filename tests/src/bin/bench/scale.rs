@@ -91,25 +91,25 @@ pub fn measure(size: Size) -> Vec<Scale> {
     let mut agent = Agent::start(&sandbox, &policy(size, true));
     let start = millis(began.elapsed());
     let before = resident(&mut agent);
-    let pairs: Vec<_> = (0..size.pairs)
+    let mut pairs: Vec<_> = (0..size.pairs)
         .map(|pair| {
             let server = worker(pair * 2, &format!("crowd:{}", PORT + pair));
-            let mut client = worker(pair * 2 + 1, "call");
-            let line = format!("idle 127.0.0.1:{} 0 {}", PORT + pair, size.connections);
-            let (_, held) = client.ask(&line);
-            assert_eq!(held, size.connections as u64, "connections");
+            let client = worker(pair * 2 + 1, "call");
             (server, client)
         })
         .collect();
+    connect(&mut pairs, size);
     let held = resident(&mut agent);
     let began = Instant::now();
     let endpoints = agent.client().endpoints().unwrap().len();
     let listed = millis(began.elapsed());
+    let (revoked, cut) = revoke(&agent, size, &mut pairs);
+    agent.set_policy(&policy(size, true));
+    connect(&mut pairs, size);
     agent.kill();
     let began = Instant::now();
     agent.restart();
     let adopted = millis(began.elapsed());
-    let (revoked, cut) = revoke(&agent, size, pairs);
     drop(listening);
     let line = |what: &str, figure: String| Scale {
         what: what.to_owned(),
@@ -153,9 +153,18 @@ pub fn measure(size: Size) -> Vec<Scale> {
     ]
 }
 
+/// Lets each pair have as many connections as it should.
+fn connect(pairs: &mut [(Worker, Worker)], size: Size) {
+    for (pair, (_, client)) in pairs.iter_mut().enumerate() {
+        let line = format!("idle 127.0.0.1:{} 0 {}", PORT + pair, size.connections);
+        let (_, held) = client.ask(&line);
+        assert_eq!(held, size.connections as u64, "connections");
+    }
+}
+
 /// Takes every rule away and waits until the last connection is cut.
-fn revoke(agent: &Agent, size: Size, mut pairs: Vec<(Worker, Worker)>) -> (f64, u64) {
-    for (_, client) in &mut pairs {
+fn revoke(agent: &Agent, size: Size, pairs: &mut [(Worker, Worker)]) -> (f64, u64) {
+    for (_, client) in pairs.iter_mut() {
         client.tell("drained 127.0.0.1:1 20000");
     }
     agent.write_policy(&policy(size, false));
