@@ -12,5 +12,8 @@
 #[cfg(any(feature = "user", test))]
 extern crate std;
 
+#[cfg(target_endian = "big")]
+compile_error!("Ringfence is built and tested for little-endian machines only");
+
 pub mod abi;
 pub mod logic;

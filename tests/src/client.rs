@@ -194,7 +194,7 @@ async fn channel(socket: &Path) -> Result<Channel, String> {
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
     Endpoint::from_static("http://agent.invalid")
-        .timeout(PATIENCE)
+        .timeout(*PATIENCE)
         .connect_with_connector(connector)
         .await
         .map_err(|error| format!("{error:?}"))

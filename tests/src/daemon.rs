@@ -86,7 +86,7 @@ impl Daemon {
             log,
             _notify: alive,
         };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + *PATIENCE;
         loop {
             if ready.recv_timeout(TICK).is_ok() {
                 return Ok(daemon);
@@ -97,7 +97,8 @@ impl Daemon {
             }
             assert!(
                 Instant::now() < deadline,
-                "{name} is not ready within {PATIENCE:?}\n{}",
+                "{name} is not ready within {:?}\n{}",
+                *PATIENCE,
                 daemon.log()
             );
         }

@@ -17,6 +17,7 @@ pub mod controller;
 pub mod daemon;
 pub mod flows;
 pub mod foreign;
+pub mod kernel;
 pub mod metrics;
 pub mod mounts;
 pub mod namespace;
@@ -30,6 +31,7 @@ pub mod sandbox;
 pub mod scene;
 pub mod soak;
 pub mod steps;
+pub mod usage;
 
 pub use actor::Actor;
 pub use agent::{Agent, Options};

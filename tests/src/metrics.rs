@@ -25,7 +25,7 @@ impl Metrics {
     #[must_use]
     pub fn scrape(address: SocketAddr) -> Self {
         let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(*PATIENCE)).unwrap();
         let request = b"GET /metrics HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n";
         stream.write_all(request).unwrap();
         let mut answer = String::new();

@@ -51,7 +51,7 @@ impl Running {
     /// The next line of its output; panics if none comes.
     #[track_caller]
     pub fn line(&mut self) -> Outcome {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + *PATIENCE;
         let (lines, changed) = &*self.lines;
         let mut guard = lines.lock().unwrap();
         loop {
@@ -78,7 +78,7 @@ impl Running {
         loop {
             let (lines, changed) = &*self.lines;
             let mut guard = lines.lock().unwrap();
-            let deadline = Instant::now() + PATIENCE;
+            let deadline = Instant::now() + *PATIENCE;
             while guard.0.len() == self.seen && !guard.1 {
                 let left = deadline.saturating_duration_since(Instant::now());
                 assert!(!left.is_zero(), "still running after {:?}", guard.0);

@@ -11,7 +11,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod build;
+mod debs;
 mod demo;
 mod fuzz;
 mod process;
@@ -22,6 +24,7 @@ mod system;
 mod test;
 mod tests_program;
 mod toolchain;
+mod vm;
 mod workspace;
 
 #[derive(Parser)]
@@ -45,12 +48,16 @@ enum Command {
     Run(run::Args),
     /// Build, then show a policy allow, block and revoke, with real processes
     Demo(demo::Args),
+    /// Build, then measure what Ringfence costs, and write docs/benchmarks.md
+    Bench(bench::Args),
     /// Look for inputs that break a parser, with libFuzzer
     Fuzz(fuzz::Args),
     /// Build, then let traffic run for long while policy, agent and controller come and go
     Soak(soak::Args),
     /// Check format, lints, documentation and ABI, and run all tests
     Test(test::Args),
+    /// Run root tests on Debian's kernel in qemu
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -59,9 +66,11 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Soak(args) => soak::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Vm(args) => vm::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -24,11 +24,17 @@ pub struct Args {
     /// Record the current ABI in common/abi.lock, and do nothing else
     #[arg(long)]
     bless_abi: bool,
+    /// Record what the kernel programs cost in tests/budget.toml, and do nothing else
+    #[arg(long, conflicts_with_all = ["no_root", "bless_abi"])]
+    bless_budget: bool,
 }
 
 pub fn run(args: &Args) -> Result<()> {
     if args.bless_abi {
         return abi::bless();
+    }
+    if args.bless_budget {
+        return bless_budget();
     }
     if !args.no_root && !system::is_root() {
         bail!(
@@ -70,6 +76,33 @@ pub fn run(args: &Args) -> Result<()> {
         root_tests(&mut tally)?;
     }
     tally.finish()
+}
+
+/// Builds what is measured and lets the test of the budget write down what it finds.
+fn bless_budget() -> Result<()> {
+    if !system::is_root() {
+        bail!(
+            "the kernel is asked what it loaded: `sudo -E env \"PATH=$PATH\" cargo xtask test --bless-budget`"
+        );
+    }
+    build::run(&build::Args {
+        debug: true,
+        ebpf_only: false,
+    })?;
+    let mut cargo = process::host_cargo();
+    let _ = cargo
+        .env("RINGFENCE_BIN_DIR", workspace::host_target().join("debug"))
+        .env("RINGFENCE_BLESS_BUDGET", "1")
+        .args([
+            "test",
+            "--quiet",
+            "--package=ringfence-tests",
+            "--test=budget",
+        ])
+        .args(["figures_keep_within_the_budget", "--", "--exact"]);
+    process::run(&mut cargo)?;
+    println!("tests/budget.toml: say in the message of the commit why figures rose");
+    Ok(())
 }
 
 /// Tests on the running kernel, one at a time: they share cgroups, bpffs and the machine's load.
