@@ -167,7 +167,6 @@ fn an_idle_connection_is_judged_as_who_its_ends_are_now() {
     scene("idle-renamed", |sandbox| {
         let agent = Agent::start(sandbox, &text("\"5432/tcp\""));
         for (name, direction) in [("web", "egress"), ("db", "ingress")] {
-            agent.set_policy(&text("\"5432/tcp\""));
             let mut puppets = connect(sandbox);
             until("all are live", || agent.status().live_flows == 10);
             // Another workload in the same cgroup, and the other end is of no policy.
@@ -180,6 +179,8 @@ fn an_idle_connection_is_judged_as_who_its_ends_are_now() {
                 );
             agent.set_policy(&denied);
             assert_all_reset(&agent, &mut puppets);
+            drop(puppets);
+            agent.set_policy(&text("\"5432/tcp\""));
         }
     });
 }
