@@ -137,7 +137,7 @@ fn can_set_errno() -> bool {
         .unwrap_or(false)
 }
 
-fn optional() -> [Feature; 7] {
+fn optional() -> [Feature; 8] {
     let lacking = |name, present, note| Feature {
         name,
         present,
