@@ -155,17 +155,10 @@ async fn attempt(config: &Config) -> anyhow::Result<Started> {
     for path in engine.datapath().retire_others()? {
         tracing::info!(?path, "took over from an agent of another version");
     }
-    if let Err(error) = engine.datapath().watch_executions() {
-        tracing::warn!(
-            error,
-            "executables are judged at their first connection, not when they start"
-        );
-    }
-
+    watch_executions(&mut engine);
     for warning in engine.datapath().warnings() {
         tracing::warn!(warning, "datapath");
     }
-
     let kernel_log = engine
         .datapath()
         .kernel_log()
@@ -212,6 +205,16 @@ async fn listen(config: &Config) -> anyhow::Result<Option<TcpListener>> {
     let bound = bound
         .with_context(|| format!("metrics can't listen on {address}; change [metrics] listen"))?;
     Ok(Some(bound))
+}
+
+/// Judges executables when they start, where the kernel can tell of that.
+fn watch_executions(engine: &mut Engine) {
+    if let Err(error) = engine.datapath().watch_executions() {
+        tracing::warn!(
+            error,
+            "executables are judged at their first connection, not when they start"
+        );
+    }
 }
 
 /// Keeps the first policy for the next start, but for what is on trial.
