@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod arm;
 mod bench;
 mod build;
 mod debs;
@@ -48,6 +49,8 @@ enum Command {
     Run(run::Args),
     /// Build, then show a policy allow, block and revoke, with real processes
     Demo(demo::Args),
+    /// Type-check for 64-bit ARM what can be without a cross compiler
+    Arm,
     /// Build, then measure what Ringfence costs, and write docs/benchmarks.md
     Bench(bench::Args),
     /// Look for inputs that break a parser, with libFuzzer
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Arm => arm::run(),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Soak(args) => soak::run(&args),

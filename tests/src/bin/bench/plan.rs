@@ -46,11 +46,17 @@ impl Plan {
             ..Report::default()
         };
         self.paired(&mut report);
+        self.save(&report);
         self.parts(&mut report);
+        self.save(&report);
+        println!("\n{}\n{}", markdown::all(&report), markdown::bars(&report));
+    }
+
+    /// What one part measured is kept where a later one fails.
+    fn save(&self, report: &Report) {
         if let Some(path) = &self.json {
             report.write(path);
         }
-        println!("\n{}\n{}", markdown::all(&report), markdown::bars(&report));
     }
 
     fn paired(&self, report: &mut Report) {

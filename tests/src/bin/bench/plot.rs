@@ -35,7 +35,7 @@ fn write(text: &mut String, series: &Series) -> Result {
         .points
         .iter()
         .map(|it| it.micros.q3)
-        .fold(0.0, f64::max);
+        .fold(1.0, f64::max);
     let top = step(highest) * (highest / step(highest)).ceil();
     let decades = series
         .points
@@ -93,7 +93,8 @@ fn write(text: &mut String, series: &Series) -> Result {
 
 /// 1, 2 or 5 times a power of ten, so that there are five steps or so up to `highest`.
 fn step(highest: f64) -> f64 {
-    let power = 10.0_f64.powf((highest.max(1.0) / 5.0).log10().floor());
+    let highest = highest.max(1.0);
+    let power = 10.0_f64.powf((highest / 5.0).log10().floor());
     let times = [1.0, 2.0, 5.0]
         .into_iter()
         .find(|it| it * power * 5.0 >= highest);
