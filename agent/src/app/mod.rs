@@ -44,6 +44,7 @@ use crate::{
     api,
     change::Command,
     config::{self, Config, LogFormat, Mode, RemoteRefusal},
+    datapath::heap,
     metrics::{self, KernelCounts},
     privileges, runtime, sync,
 };
@@ -62,6 +63,7 @@ const GRACE: Duration = Duration::from_secs(5);
 pub fn run_agent(path: &Path) -> ExitCode {
     // First of all: nothing is read or started with more.
     let dropped = privileges::drop_others();
+    heap::share();
     let config = match config::load(path) {
         Ok(config) => config,
         Err(error) => return fail(&anyhow!(error)),

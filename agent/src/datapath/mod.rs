@@ -18,6 +18,7 @@ pub mod features;
 mod flow_map;
 pub mod frames;
 mod guarded;
+pub mod heap;
 mod identities;
 mod kernel_log;
 mod links;

@@ -94,7 +94,7 @@ pub(super) fn program(path: &Path) {
 
 pub(super) fn cgroup(glob: &str) -> Selector {
     let glob = GlobBuilder::new(glob).literal_separator(true).build();
-    Selector::Cgroup(glob.expect("glob").compile_matcher())
+    Selector::Cgroup(glob.expect("glob"))
 }
 
 pub(super) fn unit(name: &str) -> Selector {

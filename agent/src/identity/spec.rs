@@ -60,7 +60,7 @@ impl Spec {
         };
         for selector in &workload.selectors {
             match selector {
-                Selector::Cgroup(matcher) => spec.globs.push(matcher.glob().clone()),
+                Selector::Cgroup(glob) => spec.globs.push(glob.clone()),
                 Selector::SystemdUnit(unit) => spec.units.push(unit.clone()),
                 Selector::SystemdSlice(slice) => spec.slices.push(slice.clone()),
                 Selector::SystemdUserUnit(unit) => spec.user_units.push(unit.clone()),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
-use globset::GlobMatcher;
+use globset::Glob;
 
 /// A named set of processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,11 +22,11 @@ pub struct Workload {
 }
 
 /// One condition on a process.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selector {
     /// Glob over the cgroup path below the guarded root, with a leading slash; `*` stays within one
     /// component, `**` crosses them. It covers the cgroup and everything below it.
-    Cgroup(GlobMatcher),
+    Cgroup(Glob),
     /// Name of the systemd unit: the first component of the cgroup path after its slices equals it.
     SystemdUnit(String),
     /// Name of the systemd slice: one of the leading components of the cgroup path that end in `.slice`
@@ -84,7 +84,7 @@ impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} = ", self.key())?;
         match self {
-            Self::Cgroup(glob) => f.write_str(glob.glob().glob()),
+            Self::Cgroup(glob) => f.write_str(glob.glob()),
             Self::SystemdUnit(text)
             | Self::SystemdSlice(text)
             | Self::SystemdUserUnit(text)
@@ -98,30 +98,3 @@ impl fmt::Display for Selector {
         }
     }
 }
-
-impl PartialEq for Selector {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Cgroup(a), Self::Cgroup(b)) => a.glob() == b.glob(),
-            (Self::SystemdUnit(a), Self::SystemdUnit(b))
-            | (Self::SystemdSlice(a), Self::SystemdSlice(b))
-            | (Self::SystemdUserUnit(a), Self::SystemdUserUnit(b))
-            | (Self::SystemdUserSlice(a), Self::SystemdUserSlice(b))
-            | (Self::User(a), Self::User(b))
-            | (Self::Group(a), Self::Group(b)) => a == b,
-            (Self::Exe(a), Self::Exe(b)) => a == b,
-            (Self::Sha256(a), Self::Sha256(b)) => a == b,
-            (Self::Uid(a), Self::Uid(b)) | (Self::Gid(a), Self::Gid(b)) => a == b,
-            (
-                Self::Container { key, value },
-                Self::Container {
-                    key: other,
-                    value: wanted,
-                },
-            ) => key == other && value == wanted,
-            _ => false,
-        }
-    }
-}
-
-impl Eq for Selector {}

@@ -4,7 +4,7 @@ mod container;
 
 use std::path::{Component, Path, PathBuf};
 
-use globset::GlobBuilder;
+use globset::{GlobBuilder, GlobSet};
 
 use super::{
     report::{Fault, Report},
@@ -154,10 +154,13 @@ fn cgroup(text: &str) -> Result<Selector, Fault> {
         let remedy = "write it without empty parts, `.`, `..` and a slash at the end";
         return Err(Fault::new(message, remedy));
     }
-    GlobBuilder::new(text)
-        .literal_separator(true)
-        .build()
-        .map(|glob| Selector::Cgroup(glob.compile_matcher()))
+    // That it can be compiled is tried here; who matches compiles all of them at once.
+    let built = GlobBuilder::new(text).literal_separator(true).build();
+    built
+        .and_then(|glob| {
+            let _compiled = GlobSet::builder().add(glob.clone()).build()?;
+            Ok(Selector::Cgroup(glob))
+        })
         .map_err(|error| {
             let message = format!("cgroup {text:?} is not a glob: {}", error.kind());
             Fault::new(message, "escape special characters with a backslash")

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use globset::GlobSet;
 use nix::unistd::{Uid, User};
 use ringfence_common::abi::ExecutableKey;
 use ringfence_policy::model::{Selector, Workload};
@@ -116,8 +117,10 @@ impl Asked {
     fn found(&mut self, selector: &Selector, live: &Live, depth: Depth) -> (bool, String, String) {
         match selector {
             Selector::Cgroup(glob) => {
-                let matched = live.cgroup.ancestors().any(|path| glob.is_match(path));
-                (matched, glob.glob().glob().to_owned(), shown(&live.cgroup))
+                let set = GlobSet::builder().add(glob.clone()).build();
+                let covers = |path| set.as_ref().is_ok_and(|set| set.is_match(path));
+                let matched = live.cgroup.ancestors().any(covers);
+                (matched, glob.glob().to_owned(), shown(&live.cgroup))
             }
             Selector::SystemdUnit(unit) => {
                 let found = systemd::units(&live.cgroup).host.unit;

@@ -141,7 +141,7 @@ fn cgroup_globs_stay_within_a_component() {
         let text = format!("[[workload]]\nname = \"w\"\nmatch = {{ cgroup = \"{glob}\" }}\n");
         let set = parse_one(&text).unwrap();
         match set.workloads[0].selectors.as_slice() {
-            [Selector::Cgroup(matcher)] => matcher.clone(),
+            [Selector::Cgroup(glob)] => glob.compile_matcher(),
             other => panic!("{other:?}"),
         }
     };
