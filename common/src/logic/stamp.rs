@@ -8,7 +8,7 @@
 //! only take away from it. (A stamp stands for 2^16 generations: a writer would have to pause between two words
 //! while that many come and go.)
 
-/// Bits of an expiry that are its stamp; they cost 65,536 ns of it.
+/// Bits of an expiry that are its stamp; they cost up to 65,536 ns of it, and never lengthen it.
 const STAMP: u64 = 0xffff;
 
 /// The expiry, in nanoseconds, of an allow or a deny, as it is stored.
@@ -23,5 +23,5 @@ pub const fn stamped(until: u64, generation: u32, allows: bool) -> u64 {
 #[inline(always)]
 #[must_use]
 pub const fn allows(until: u64, generation: u32, now: u64) -> bool {
-    (until ^ generation as u64) & STAMP == 0 && now < until
+    (until ^ generation as u64) & STAMP == 0 && now < until & !STAMP
 }

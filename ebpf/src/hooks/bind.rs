@@ -46,6 +46,10 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
     if !may_bind(ctx, owner.identity, is_v6, &mut decision)
         || is_taken(ctx, owner.identity, is_v6, &mut decision)
     {
+        if owner.identity == identity::PENDING {
+            // It may be who listens there: asked at once, so that it may try again.
+            emit::ask_about(&owner, Hook::Bind, 0);
+        }
         record(ctx, is_v6, &mut owner, &decision);
         return Call::Refuse;
     }

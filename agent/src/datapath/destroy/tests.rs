@@ -164,10 +164,10 @@ fn namespace_that_does_not_exist_is_said_and_not_searched_again_at_once() -> Tes
     let nowhere = u64::MAX - 1;
     let outcome = destroyer.destroy(nowhere, &tuple, cookie)?;
     assert_eq!(outcome, Outcome::NoNamespace);
-    let searched = destroyer.channels.searched;
+    let absent = destroyer.channels.absent.clone();
     let outcome = destroyer.destroy(nowhere, &tuple, cookie)?;
     assert_eq!(outcome, Outcome::NoNamespace);
-    assert_eq!(destroyer.channels.searched, searched);
+    assert_eq!(destroyer.channels.absent, absent);
     Ok(())
 }
 

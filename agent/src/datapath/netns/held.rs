@@ -42,8 +42,7 @@ pub struct HeldOpen<T> {
     pub own_cookie: u64,
     pub own: T,
     pub held: HashMap<u64, Held<T>>,
-    absent: HashSet<u64>,
-    pub searched: Instant,
+    pub absent: HashMap<u64, Instant>,
 }
 
 impl<T: Send> HeldOpen<T> {
@@ -57,8 +56,7 @@ impl<T: Send> HeldOpen<T> {
             own: open()?,
             open,
             held: HashMap::new(),
-            absent: HashSet::new(),
-            searched: Instant::now(),
+            absent: HashMap::new(),
         })
     }
 
@@ -72,13 +70,14 @@ impl<T: Send> HeldOpen<T> {
             return Ok(Some(&mut self.own));
         }
         if !self.held.contains_key(&netns) {
-            if self.absent.contains(&netns) && self.searched.elapsed() < ABSENT {
+            self.absent.retain(|_, at| at.elapsed() < ABSENT);
+            if self.absent.contains_key(&netns) {
                 return Ok(None);
             }
             self.search(Some(netns))?;
         }
         let Some(held) = self.held.get_mut(&netns) else {
-            let _ = self.absent.insert(netns);
+            let _ = self.absent.insert(netns, Instant::now());
             return Ok(None);
         };
         held.used = Instant::now();
@@ -103,8 +102,6 @@ impl<T: Send> HeldOpen<T> {
             Ok((cookie()?, id, (self.open)()?))
         };
         let found = inside(&new, open).map_err(SearchError::Enter)?;
-        self.absent.clear();
-        self.searched = Instant::now();
         let mut failed = None;
         for result in found {
             match result {

@@ -41,14 +41,19 @@ impl Executables {
             }
         }
         let all: usize = by_owner.values().map(Vec::len).sum();
-        let share = share(&by_owner.values().map(Vec::len), (all / 4).max(1));
+        let quarter = (all / 4).max(1);
+        let share = share(&by_owner.values().map(Vec::len), quarter);
         let most = by_owner.iter().max_by_key(|(_, list)| list.len());
         self.forgotten.owner = most.map(|(owner, _)| *owner);
-        let dropped: BTreeSet<ExecutableKey> = by_owner
+        let mut over: Vec<(u64, ExecutableKey)> = by_owner
             .values()
             .flat_map(|list| list.iter().take(list.len().saturating_sub(share)))
-            .map(|(_, key)| *key)
+            .copied()
             .collect();
+        // Of many with as much as another, more than a quarter would go.
+        over.sort_unstable();
+        over.truncate(quarter);
+        let dropped: BTreeSet<ExecutableKey> = over.into_iter().map(|(_, key)| key).collect();
         self.forgotten.number += u64::try_from(dropped.len()).unwrap_or(u64::MAX);
         self.known.retain(|key, _| !dropped.contains(key));
         dropped

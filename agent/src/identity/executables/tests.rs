@@ -197,6 +197,21 @@ fn who_runs_the_most_executables_makes_room_for_those_of_others() {
 }
 
 #[test]
+fn many_users_with_a_file_each_cost_a_quarter_at_a_time() {
+    let mut executables = Executables::new(100);
+    for owner in 1..=101 {
+        let key = ExecutableKey {
+            inode: 7,
+            device: owner,
+            ..ExecutableKey::default()
+        };
+        executables.remember(key, owner, None);
+    }
+    assert_eq!(executables.make_room().len(), 25);
+    assert_eq!(executables.known.len(), 76);
+}
+
+#[test]
 fn files_of_root_beyond_half_make_room_too() {
     let mut executables = Executables::new(100);
     let mut dropped = 0;
