@@ -75,7 +75,7 @@ pub(super) struct Executables {
 }
 
 impl Executables {
-    /// Without selectors; remembers at most `most` executables besides those named by path.
+    /// Without selectors; remembers at most `most` executables. Those named by path count, and are never forgotten.
     pub fn new(most: usize) -> Self {
         Self {
             paths: BTreeMap::new(),

@@ -26,7 +26,7 @@ pub enum Count {
     GroupsUnreadable = 9,
     /// Refusals that were not recorded, because the same or too many others of the workload were lately.
     RefusalFolded = 10,
-    /// Refused packets that were not answered, because as many as may be were.
+    /// Refused packets that were not answered, because as many as may be were or the ring was full.
     AnswerSuppressed = 11,
 }
 
