@@ -19,6 +19,10 @@ pub const QUESTIONS: usize = 4096;
 const SWEEP: Duration = Duration::from_secs(1);
 /// Sockets whose datagram flows are remembered at most.
 const MAX_SOCKETS: usize = 1 << 17;
+/// Between two looks at the ring. A record wakes the agent only where all before it were read (`bpf_ringbuf_commit`,
+/// `kernel/bpf/ringbuf.c`): with a pause, not every connection pays for that. The ring holds 15,000 records, and
+/// a packet that waits for an answer is sent again after 50 ms.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Datagram flows of one socket that are remembered at most; the others end when they are idle.
 const MAX_FLOWS: usize = 1 << 13;
 
@@ -86,6 +90,7 @@ impl Reader {
                     for event in batch.drain(..) {
                         self.handle(&event);
                     }
+                    tokio::time::sleep(PAUSE).await;
                 }
                 _ = sweep.tick() => {
                     for event in self.flow_map.end_idle(clock::boot_now_ns()) {
