@@ -1,4 +1,5 @@
-//! `cargo xtask vm`: the root tests on another kernel, Debian's, in qemu, without a disk and without acceleration.
+//! `cargo xtask vm`: the root tests on another kernel in qemu, without a disk and without acceleration. The kernel is
+//! that of the Debian it runs on: Linux 6.1 on Debian 12.
 //!
 //! The image is a file system in memory: the tests, the agent, the programs that tests call with their libraries, and
 //! some modules of that kernel. Results come by the serial console.
