@@ -48,7 +48,7 @@ pub struct Args {
     /// Processors of the machine
     #[arg(long, default_value_t = 2)]
     processors: u32,
-    /// For the whole, minutes
+    /// Time limit of the whole run, minutes
     #[arg(long, default_value_t = 60)]
     minutes: u64,
 }
@@ -130,8 +130,9 @@ fn watch(machine: Command, limit: Duration) -> Result<()> {
         if Instant::now() > deadline {
             child.kill()?;
             let _ = child.wait()?;
+            let minutes = limit.as_secs() / 60;
             bail!(
-                "the machine was not ready after {limit:?}; what it said: {}",
+                "the run was not over after {minutes} minutes (--minutes); what it said: {}",
                 log.display()
             );
         }
