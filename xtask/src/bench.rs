@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: builds with optimisation, measures, and writes docs/benchmarks.md.
 //!
+//! Only a full run writes without being asked to: a part, or a short run, would take the place of its figures.
+//!
 //! The bench itself is a program of the crate `tests`: it uses what the root tests use. What it compares with
 //! (nftables, nginx, redis and their clients) is fetched for it and installed nowhere.
 
@@ -30,7 +32,7 @@ pub struct Args {
     /// Rounds of each scenario
     #[arg(long)]
     rounds: Option<u32>,
-    /// Where to write all figures (target/bench.json)
+    /// Where to write all figures (target/bench.json of a full run, nowhere of others)
     #[arg(long)]
     json: Option<PathBuf>,
     /// Draw docs/benchmarks.md from a file of figures and measure nothing
@@ -50,16 +52,11 @@ pub fn run(args: &Args) -> Result<()> {
         );
     }
     let variables = debs::provide(&PACKAGES)?;
-    let json = args
-        .json
-        .clone()
-        .unwrap_or_else(|| workspace::target().join("bench.json"));
-    let mut arguments = vec![
-        "measure".into(),
-        "--json".into(),
-        json.display().to_string(),
-    ];
-    arguments.extend(["--commit".into(), commit()]);
+    let json = args.figures();
+    let mut arguments = vec!["measure".into(), "--commit".into(), commit()];
+    if let Some(json) = &json {
+        arguments.extend(["--json".into(), json.display().to_string()]);
+    }
     if args.quick {
         arguments.push("--quick".into());
     }
@@ -73,11 +70,28 @@ pub fn run(args: &Args) -> Result<()> {
     if !tests_program::run_with("ringfence-bench", &arguments, false, &variables)? {
         bail!("the bench ended early, see above; what it made is removed");
     }
-    println!("figures  {}", json.display());
-    if args.quick || args.only.is_some() {
+    let Some(json) = json else {
         return Ok(());
+    };
+    println!("figures  {}", json.display());
+    if args.is_full() {
+        render(&json)
+    } else {
+        Ok(())
     }
-    render(&json)
+}
+
+impl Args {
+    /// Whether everything is measured in its long form.
+    const fn is_full(&self) -> bool {
+        !self.quick && self.only.is_none()
+    }
+
+    /// The file of all figures, if there shall be one.
+    fn figures(&self) -> Option<PathBuf> {
+        let of_full = || workspace::target().join("bench.json");
+        self.json.clone().or_else(|| self.is_full().then(of_full))
+    }
 }
 
 /// Draws the documents from figures.
@@ -108,4 +122,29 @@ fn commit() -> String {
         " with changes"
     };
     format!("{}{suffix}", head.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use crate::{Cli, Command};
+
+    fn figures(arguments: &[&str]) -> Option<String> {
+        let words = ["xtask", "bench"].iter().chain(arguments);
+        let Ok(Command::Bench(args)) = Cli::try_parse_from(words).map(|cli| cli.command) else {
+            return Some("not understood".to_owned());
+        };
+        let path = args.figures()?;
+        Some(path.file_name()?.to_string_lossy().into_owned())
+    }
+
+    #[test]
+    fn only_a_full_run_writes_figures_unasked() {
+        assert_eq!(figures(&["--rounds", "9"]).as_deref(), Some("bench.json"));
+        assert_eq!(figures(&["--quick"]), None);
+        assert_eq!(figures(&["--only", "crr"]), None);
+        let asked = figures(&["--quick", "--json", "short.json"]);
+        assert_eq!(asked.as_deref(), Some("short.json"));
+    }
 }

@@ -59,7 +59,7 @@ enum Command {
     Soak(soak::Args),
     /// Check format, lints, documentation and ABI, and run all tests
     Test(test::Args),
-    /// Run root tests on Debian's kernel in qemu
+    /// Run root tests in qemu on the kernel of this Debian (Linux 6.1 on Debian 12)
     Vm(vm::Args),
 }
 

@@ -1,4 +1,5 @@
-//! `cargo xtask vm`: the root tests on another kernel, Debian's, in qemu, without a disk and without acceleration.
+//! `cargo xtask vm`: the root tests on another kernel in qemu, without a disk and without acceleration. The kernel is
+//! that of the Debian it runs on: Linux 6.1 on Debian 12.
 //!
 //! The image is a file system in memory: the tests, the agent, the programs that tests call with their libraries, and
 //! some modules of that kernel. Results come by the serial console.
@@ -47,7 +48,7 @@ pub struct Args {
     /// Processors of the machine
     #[arg(long, default_value_t = 2)]
     processors: u32,
-    /// For the whole, minutes
+    /// Time limit of the whole run, minutes
     #[arg(long, default_value_t = 60)]
     minutes: u64,
 }
@@ -129,8 +130,9 @@ fn watch(machine: Command, limit: Duration) -> Result<()> {
         if Instant::now() > deadline {
             child.kill()?;
             let _ = child.wait()?;
+            let minutes = limit.as_secs() / 60;
             bail!(
-                "the machine was not ready after {limit:?}; what it said: {}",
+                "the run was not over after {minutes} minutes (--minutes); what it said: {}",
                 log.display()
             );
         }

@@ -38,7 +38,9 @@ pub fn build(kernel: &Kernel, suites: &BTreeMap<String, PathBuf>, init: &str) ->
     for dir in ["bin", "sbin", "usr/bin", "usr/sbin", "etc", "programs/deps"] {
         fs::create_dir_all(root.join(dir))?;
     }
-    let busybox = process::find_program("busybox").context("there is no busybox")?;
+    let busybox = process::find_program("busybox").context(
+        "there is no busybox, which is most of the machine: install the package busybox-static",
+    )?;
     let _bytes = fs::copy(busybox, root.join("bin/busybox"))?;
     symlink("busybox", root.join("bin/sh"))?;
     symlink("/bin/busybox", root.join("sbin/modprobe"))?;

@@ -1,4 +1,4 @@
-//! Debian's kernel, downloaded and unpacked below `target/vm`.
+//! The kernel of the Debian that this runs on, downloaded and unpacked below `target/vm`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -5,7 +5,7 @@ use std::fs;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    paired::Effort,
+    paired::{Effort, turns},
     policies, process,
     scenario::Scenario,
     stage::{Family, Stage, Way},
@@ -99,15 +99,16 @@ fn series(axis: &str, quantities: &[u32], stage: fn(u32) -> Stage, effort: Effor
         .collect();
     let number = stages.len();
     for round in 0..=effort.rounds {
-        stages.rotate_left(round % number);
-        for (_, stage, samples) in &mut stages {
+        for which in turns(round, number) {
+            let Some((_, stage, samples)) = stages.get_mut(which) else {
+                continue;
+            };
             let sample = Scenario::Crr.sample(stage, Way::Loopback, Family::V4, effort.millis);
             if round > 0 {
                 samples.push(sample);
             }
         }
     }
-    stages.sort_by(|one, other| one.0.total_cmp(&other.0));
     let point = |(quantity, _, samples): &(f64, Stage, Vec<f64>)| Point {
         quantity: *quantity,
         micros: Spread::of(samples),

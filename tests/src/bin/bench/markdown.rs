@@ -75,8 +75,14 @@ fn write(text: &mut String, report: &Report) -> Result {
 fn pair(text: &mut String, paired: &Paired) -> Result {
     writeln!(
         text,
-        "### {}: {} {}\n\nMedian (quartiles) of {} rounds.\n\n| variant | {} | ratio |\n|---|---|---|",
-        paired.title, paired.way, paired.family, paired.rounds, paired.unit
+        "### {}: {} {}\n\nMedian (quartiles) of {} rounds; ratios are to the first row, {} is better.\n\n\
+         | variant | {} | ratio |\n|---|---|---|",
+        paired.title,
+        paired.way,
+        paired.family,
+        paired.rounds,
+        better(&paired.unit),
+        paired.unit
     )?;
     for cell in &paired.cells {
         let (figure, ratio) = (cell.figure, cell.ratio);
@@ -202,6 +208,15 @@ fn agent(text: &mut String, report: &Report) -> Result {
     writeln!(text)
 }
 
+/// Which figures of that unit are: of times the lower, of rates the higher ones.
+fn better(unit: &str) -> &'static str {
+    if unit.ends_with("/s") {
+        "higher"
+    } else {
+        "lower"
+    }
+}
+
 /// Four digits or so.
 fn digits(figure: f64) -> String {
     if figure >= 1_000.0 {
@@ -215,7 +230,8 @@ fn digits(figure: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{BEGIN, END, between};
+    use super::{BEGIN, END, better, between};
+    use crate::scenario::Scenario;
 
     #[test]
     fn what_stands_outside_of_the_markers_stays() {
@@ -223,5 +239,12 @@ mod tests {
         let new = between(&old, "new").unwrap_or_default();
         assert_eq!(new, format!("before\n{BEGIN}\n\nnew\n{END}\nafter\n"));
         assert!(between("no markers", "new").is_none());
+    }
+
+    #[test]
+    fn of_times_the_lower_and_of_rates_the_higher_is_better() {
+        let of = |scenario: Scenario| better(scenario.unit());
+        assert_eq!([Scenario::Crr, Scenario::Rr].map(of), ["lower"; 2]);
+        assert_eq!([Scenario::Stream, Scenario::Http].map(of), ["higher"; 2]);
     }
 }

@@ -56,6 +56,11 @@ impl Paired {
     }
 }
 
+/// The order in which a round takes that many stages: each time the next one begins.
+pub fn turns(round: usize, stages: usize) -> impl Iterator<Item = usize> {
+    (0..stages).map(move |step| (round + step) % stages)
+}
+
 /// Measures a scenario; the first round only warms up and is not kept.
 pub fn measure(
     stages: &mut [Stage],
@@ -72,8 +77,7 @@ pub fn measure(
     let mut samples: Vec<Vec<f64>> = stages.iter().map(|_| Vec::new()).collect();
     let number = stages.len();
     for round in 0..=effort.rounds {
-        for step in 0..number {
-            let which = (round + step) % number;
+        for which in turns(round, number) {
             let (Some(stage), Some(kept)) = (stages.get_mut(which), samples.get_mut(which)) else {
                 continue;
             };
@@ -99,5 +103,17 @@ pub fn measure(
         unit: scenario.unit().to_owned(),
         rounds: effort.rounds,
         cells: cells.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::turns;
+
+    #[test]
+    fn each_stage_begins_a_round_in_turn_and_follows_the_same_one() {
+        let order = |round| turns(round, 3).collect::<Vec<_>>();
+        let expected = [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2], [1, 2, 0]];
+        assert_eq!((0..5).map(order).collect::<Vec<_>>(), expected);
     }
 }

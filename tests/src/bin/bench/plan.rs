@@ -7,6 +7,7 @@ use clap::Args;
 use crate::{
     changes, flat, hooks, load, markdown,
     paired::{self, Effort},
+    process,
     report::{Machine, Report},
     scale,
     scenario::{self, Scenario},
@@ -41,13 +42,15 @@ pub struct Plan {
 impl Plan {
     /// Measures, prints, and writes the file.
     pub fn run(&self) {
+        // Other parts have many connections, too.
+        let files = process::raise_open_files(scale::FILES);
         let mut report = Report {
             machine: Machine::read(&self.commit, self.quick),
             ..Report::default()
         };
         self.paired(&mut report);
         self.save(&report);
-        self.parts(&mut report);
+        self.parts(&mut report, files);
         self.save(&report);
         println!("\n{}\n{}", markdown::all(&report), markdown::bars(&report));
     }
@@ -115,7 +118,7 @@ impl Plan {
         );
     }
 
-    fn parts(&self, report: &mut Report) {
+    fn parts(&self, report: &mut Report, files: u64) {
         if self.wants("changes") {
             println!("changes");
             let times = if self.quick { 3 } else { 15 };
@@ -123,22 +126,32 @@ impl Plan {
         }
         if self.wants("scale") {
             println!("scale");
-            let full = !self.quick && scale::fits();
-            if !full {
-                let why = if self.quick {
-                    "a short run"
-                } else {
-                    "the limit of open files is too low"
-                };
-                report.left_out.push(format!("the full scale: {why}"));
-            }
-            report.scale = scale::measure(if full { scale::FULL } else { scale::SHORT });
+            let why = self.short_scale(files);
+            let size = if why.is_none() {
+                scale::FULL
+            } else {
+                scale::SHORT
+            };
+            let why = why.map(|why| format!("the full scale: {why}"));
+            report.left_out.extend(why);
+            report.scale = scale::measure(size);
         }
         if self.wants("flat") {
             println!("flat");
             let effort = self.effort(Scenario::Crr);
             report.flat = flat::measure(effort, self.quick);
         }
+    }
+
+    /// Why the scale is not the full one, where it is not; `files` may a process open.
+    fn short_scale(&self, files: u64) -> Option<String> {
+        if self.quick {
+            return Some("a short run".to_owned());
+        }
+        (files < scale::FILES).then(|| {
+            let wanted = scale::FILES;
+            format!("a process may open {files} files and would need {wanted} (`ulimit -n 20000`)")
+        })
     }
 
     /// A short run takes all four ways for connections only.

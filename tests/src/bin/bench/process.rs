@@ -10,6 +10,7 @@ use std::{
 };
 
 use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
     signal::{SigSet, Signal},
     signalfd::SignalFd,
 };
@@ -31,6 +32,20 @@ pub fn take_signals() {
             INTERRUPTED.store(true, Ordering::Relaxed);
         }
     });
+}
+
+/// Raises the limit of open files, usually 1,024, to `wanted` for this process and those that it starts; the limit
+/// then. Where root may not raise the hard limit, the soft one goes up to that.
+pub fn raise_open_files(wanted: u64) -> u64 {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    if soft >= wanted {
+        return soft;
+    }
+    if setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted)).is_ok() {
+        return wanted;
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    hard
 }
 
 /// Panics where the user wants an end.
@@ -134,5 +149,19 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ended_before = self.0.kill();
         let _status = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::resource::{Resource, getrlimit};
+
+    use super::raise_open_files;
+
+    #[test]
+    fn the_limit_of_open_files_rises_to_what_is_wanted_and_never_falls() {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or_default();
+        assert_eq!(raise_open_files(hard), hard);
+        assert_eq!(raise_open_files(1), hard);
     }
 }
