@@ -138,6 +138,15 @@ impl Display for Report {
             self.took.as_secs_f64()
         )?;
         writeln!(to, "wrong verdicts: {}", self.wrong())?;
+        let passed = self.count(|it| !is_good(it.index) && it.error == 0);
+        writeln!(to, "bad ones that passed: {passed}")?;
+        let first = self
+            .answers
+            .iter()
+            .find(|it| !is_good(it.index) && ![0, EPERM, ECONNABORTED].contains(&it.error));
+        if let Some(first) = first {
+            writeln!(to, "bad ones with another error, such as {}", first.error)?;
+        }
         let refused = self.count(|it| is_good(it.index) && it.error != 0);
         writeln!(to, "good ones refused: {refused}")?;
         let held = self.count(|it| it.micros >= HELD_MS * 1_000);
