@@ -18,7 +18,10 @@ use ringfence_policy::{
     model::{Identities, RESERVED},
 };
 
-use super::revoke::{self, Spared};
+use super::{
+    reconcile::other_end,
+    revoke::{self, Spared},
+};
 use crate::{
     api::decision,
     change::{Cut, Preview, Refused},
@@ -70,9 +73,9 @@ pub fn preview(
     let mut pending = 0_usize;
     let mut cut = Vec::new();
     for (flow, owner) in live.iter().zip(&owners) {
-        let other_end = (flow.owner.netns, turned(&flow.tuple));
+        let end = (flow.owner.netns, other_end(&flow.tuple));
         let peer = ends
-            .get(&other_end)
+            .get(&end)
             .copied()
             .unwrap_or_else(|| proposal.peer(flow.decision.peer));
         if [*owner, peer].contains(&PENDING) {
@@ -180,17 +183,6 @@ fn notes(
         ));
     }
     notes
-}
-
-/// The addresses of a flow from the view of its other end.
-fn turned(tuple: &Tuple) -> Tuple {
-    Tuple {
-        local: tuple.remote,
-        remote: tuple.local,
-        local_port: tuple.remote_port,
-        remote_port: tuple.local_port,
-        ..*tuple
-    }
 }
 
 fn name(names: &BTreeMap<Identity, &str>, identity: Identity) -> String {

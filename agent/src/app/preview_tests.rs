@@ -92,7 +92,7 @@ fn flow(proposal: &Proposal, port: u16) -> [Live; 2] {
     };
     [
         live(web, db, tuple, Direction::Egress),
-        live(db, web, turned(&tuple), Direction::Ingress),
+        live(db, web, other_end(&tuple), Direction::Ingress),
     ]
 }
 

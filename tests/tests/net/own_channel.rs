@@ -37,6 +37,19 @@ fn against_everybody(exe: &Path) -> String {
         + &policy("rest", all, &everything)
 }
 
+/// Ends the stream, and waits until there is another one.
+#[track_caller]
+fn connect_anew(agent: &Agent, controller: &mut Controller) {
+    assert!(controller.stop());
+    until("the stream is gone", || {
+        agent.status().controller_state == "connecting"
+    });
+    controller.restart();
+    until("the agent has connected anew", || {
+        agent.status().controller_state == "connected"
+    });
+}
+
 /// Moves a process into a cgroup.
 fn enter(cgroup: &Path, pid: u32) {
     fs::create_dir_all(cgroup).unwrap();
@@ -83,14 +96,7 @@ fn a_policy_against_the_agent_itself_does_not_cut_it_off_from_its_controller() {
             agent.status().controller_generation == 3
         });
         // A new one is made, by the agent that runs and by one that is started under this policy.
-        assert!(controller.stop());
-        until("the stream is gone", || {
-            agent.status().controller_state == "connecting"
-        });
-        controller.restart();
-        until("the agent has connected anew", || {
-            agent.status().controller_state == "connected"
-        });
+        connect_anew(&agent, &mut controller);
         leave(agent.daemon().pid());
         agent.kill();
         agent.restart();
@@ -172,14 +178,7 @@ fn a_policy_against_a_controller_on_this_host_does_not_cut_it_off_from_the_agent
         until("a change reaches the agent", || {
             agent.status().controller_generation == 3
         });
-        assert!(controller.stop());
-        until("the stream is gone", || {
-            agent.status().controller_state == "connecting"
-        });
-        controller.restart();
-        until("the agent has connected anew", || {
-            agent.status().controller_state == "connected"
-        });
+        connect_anew(&agent, &mut controller);
         let inbound = agent.client().flows(Vec::new()).unwrap();
         assert!(inbound.iter().map(line).any(|line| {
             line.starts_with("open ingress tcp agent -> control")
