@@ -133,7 +133,6 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let _lock = started.lock;
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
 
-    let _ = tasks.spawn(serve_api(context, started.listener, cancel.clone()));
     let _ = tasks.spawn(until(&cancel, async move {
         started.store.run().await;
         Err(anyhow!("the flow log ended"))
@@ -164,19 +163,21 @@ async fn run(config: Config) -> anyhow::Result<()> {
         revoke.clone(),
     );
     let _ = tasks.spawn(until(&cancel, reader.run()));
-    if let Some(listener) = started.metrics_listener {
+    let served = started.metrics_listener.map(|listener| {
         let counts = Arc::clone(&started.counts);
         let source = move || KernelCounts {
             counts: counts.counts(),
             reasons: counts.reasons(),
         };
-        let (metrics, cancel) = (started.metrics.clone(), cancel.clone());
         let status = started.published.status();
-        let _ = tasks.spawn(async move {
-            metrics::serve(listener, metrics, source, status, cancel).await;
-            Ok(())
-        });
-    }
+        metrics::serve(
+            listener,
+            started.metrics.clone(),
+            source,
+            status,
+            cancel.clone(),
+        )
+    });
     let (updates, received) = mpsc::channel(1);
     let (adopted, adoptions) = watch::channel(None);
     if let Some(settings) = started.synchronisation {
@@ -190,7 +191,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         });
     }
     let runtimes = ask_runtimes(&config, &mut tasks, &cancel);
-    let policy = policy::Task {
+    let mut policy = policy::Task {
         engine: started.engine,
         policy_dir: config.agent.policy_dir.clone(),
         spared: revoke::Spared {
@@ -218,6 +219,15 @@ async fn run(config: Config) -> anyhow::Result<()> {
         revoke,
         covered,
     };
+    // Nobody is answered before there is everything to tell.
+    policy.show();
+    let _ = tasks.spawn(serve_api(context, started.listener, cancel.clone()));
+    if let Some(metrics) = served {
+        let _ = tasks.spawn(async move {
+            metrics.await;
+            Ok(())
+        });
+    }
     let _ = tasks.spawn(policy.run(cancel.clone()));
 
     until_the_end(tasks, &cancel).await

@@ -99,6 +99,12 @@ pub struct Task {
 }
 
 impl Task {
+    /// Shows what the start has found, for whoever asks from now on.
+    pub fn show(&mut self) {
+        self.show_cgroups();
+        self.show_trial();
+    }
+
     /// Runs until `cancel`.
     ///
     /// # Errors
@@ -114,8 +120,6 @@ impl Task {
             .engine
             .hash_in_background()
             .context("the thread that hashes executables")?;
-        self.show_cgroups();
-        self.show_trial();
         // It may have changed since it was first read.
         self.read_files(false).await;
         loop {

@@ -255,11 +255,11 @@ fn a_trial_outlives_a_killed_agent_and_ends_in_time() {
         let path = document(sandbox, "back", &base());
         let _said = ok(
             &agent,
-            &["policy", "apply", text_of(&path), "--confirm", "2s"],
+            &["policy", "apply", text_of(&path), "--confirm", "4s"],
         );
         let _ = assert_allowed(&web, AT_API, &[]);
         agent.kill();
-        sleep(Duration::from_secs(3));
+        sleep(Duration::from_secs(5));
         agent.restart();
         let _ = assert_refused(&web, AT_API, &[]);
         let status = agent.status();
@@ -273,7 +273,7 @@ fn a_trial_outlives_a_killed_agent_and_ends_in_time() {
         // And while one runs that was started anew.
         let _said = ok(
             &agent,
-            &["policy", "apply", text_of(&path), "--confirm", "5s"],
+            &["policy", "apply", text_of(&path), "--confirm", "15s"],
         );
         agent.kill();
         agent.restart();
