@@ -267,10 +267,14 @@ fn is_calling(sk: *mut bpf_sock) -> bool {
 
 #[inline(never)]
 fn record(skb: *mut __sk_buff, kind: u8, hook: Hook, tuple: &Tuple, state: &SocketState) {
-    // The agent resets what is revoked: that it must be told.
+    // The agent resets what is revoked, and who waits for an answer to a SYN: that it must be told.
     let refused = kind == event::DENY && state.decision.flags & REVOKED == 0;
+    let mut kind = kind;
     if refused && !refusal::may_record(&state.owner) {
-        return;
+        if hook as u8 != Hook::Egress as u8 {
+            return;
+        }
+        kind = event::ABORT;
     }
     let cookie = sock::cookie(skb.cast());
     emit::send(

@@ -34,12 +34,12 @@ pub struct Target {
     pub tuple: ringfence_common::abi::Tuple,
 }
 
-/// The connection that a deny record says is dead: one that was live, or one whose handshake was held
-/// until its executable was judged. A refused SYN at a listener is not the listener's end.
+/// The connection that a record says is dead: one that was live, or one whose handshake was held until its
+/// executable was judged. A refused SYN at a listener is not the listener's end.
 #[must_use]
 pub fn target(event: &Event) -> Option<Target> {
     let dead = event.decision.flags & REVOKED != 0 || event.hook == Hook::Egress as u8;
-    let tcp = event.tuple.protocol == TCP && event.kind == event::DENY;
+    let tcp = event.tuple.protocol == TCP && matches!(event.kind, event::DENY | event::ABORT);
     (tcp && dead).then_some(Target {
         netns: event.owner.netns,
         cookie: event.cookie,

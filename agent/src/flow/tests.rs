@@ -216,7 +216,14 @@ fn reserved_and_unknown_numbers_are_named() {
 #[test]
 fn events_about_executables_are_no_records() {
     let (names, ..) = names();
-    for kind in [0, event::PENDING, event::EXEC, 255] {
+    for kind in [
+        0,
+        event::PENDING,
+        event::EXEC,
+        event::RELEASE,
+        event::ABORT,
+        255,
+    ] {
         let event = sample(kind, Direction::Egress);
         assert!(record(&event, &names, &mut processes(), 0).is_none());
     }

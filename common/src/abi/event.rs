@@ -14,6 +14,9 @@ pub const PENDING: u8 = 4;
 pub const EXEC: u8 = 5;
 /// The last descriptor of a socket without connection was closed: its flows end.
 pub const RELEASE: u8 = 6;
+/// A call whose SYN was held is refused, and its workload has no more refusals to record: the agent ends it and
+/// shows nothing.
+pub const ABORT: u8 = 7;
 
 /// The connection never reached the established state.
 pub const NEVER_ESTABLISHED: u8 = 1;
@@ -42,7 +45,7 @@ pub struct Event {
     pub decision: Decision,
     /// Smoothed round-trip time, microseconds; 0 = not known.
     pub rtt_us: u32,
-    /// `OPEN` … `RELEASE`.
+    /// `OPEN` … `ABORT`.
     pub kind: u8,
     /// [`NEVER_ESTABLISHED`], [`UNTRACKED`].
     pub flags: u8,

@@ -1,8 +1,13 @@
 //! A flood of refusals: what one workload is refused pushes nobody else's records out.
 
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
 use ringfence_tests::{
     Actor, Agent,
-    policy::{policy, workloads},
+    policy::{policy, workload, workloads},
     scene,
 };
 
@@ -74,6 +79,45 @@ fn calls_that_are_refused_everywhere_take_no_room_from_others() {
             .metrics()
             .sum("ringfence_flow_records_evicted_total", &[]);
         assert_eq!(evicted, 0);
+        agent.assert_counters();
+    });
+}
+
+#[test]
+fn a_held_call_is_ended_though_its_workload_has_no_refusals_left_to_record() {
+    scene("folded-held", |sandbox| {
+        let copy = |name: &str| sandbox.actor(name).in_cgroup(sandbox, "app");
+        let (good, noisy) = (copy("good"), copy("noisy"));
+        let selectors = format!("cgroup = \"/app\", exe = \"{}\"", good.program().display());
+        let text = workload("good", &selectors)
+            + &workload("rest", "cgroup = \"/app\"")
+            + &policy("rest", "default-deny = [\"egress\"]", &[]);
+        let agent = Agent::start(sandbox, &text);
+        // Its executable is judged from now on.
+        let _ = noisy.tcp("127.0.0.1:7000", &["--timeout-ms", "5000"]);
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let flood = scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    knock(&noisy, "127.0.0.1:20000", &["--spread"]);
+                }
+            });
+            while sum(&agent, "folded") == 0 {
+                thread::yield_now();
+            }
+            let errors: Vec<_> = (0..12)
+                .map(|round| {
+                    // Longer than the kernel tries: without a reset it ends in ETIMEDOUT.
+                    let held = copy(&format!("held{round}"));
+                    held.tcp("127.0.0.1:7000", &["--timeout-ms", "5000"]).error
+                })
+                .collect();
+            over.store(true, Ordering::Relaxed);
+            flood.join().unwrap();
+            let is_ended =
+                |error: &Option<String>| matches!(error.as_deref(), Some("EPERM" | "ECONNABORTED"));
+            assert!(errors.iter().all(is_ended), "{errors:?}");
+        });
         agent.assert_counters();
     });
 }
