@@ -20,7 +20,7 @@ mod image;
 mod kernel;
 
 /// What runs unless something else is named: loading, attaching, and that traffic is judged.
-const TESTS: [&str; 7] = [
+const TESTS: [&str; 8] = [
     "programs_keep_within",
     "tcp::",
     "udp::",
@@ -28,6 +28,7 @@ const TESTS: [&str; 7] = [
     "expiry::",
     "rules::",
     "connected",
+    "unseen::",
 ];
 
 /// Where tests stand that can't run there, with the reason.

@@ -28,7 +28,7 @@ use crate::{
     config::{CgroupRoot, Config, Mode, Unselected},
     datapath::{
         Counts, Datapath, Events, FlowMap, Frames, HOOKS, KernelLog, Options, answers::Answerer,
-        detach, features, frames::Look, lock, mount,
+        detach, every_hook, features, frames::Look, lock, mount,
     },
     endpoints, flow,
     identity::{Resolver, root},
@@ -306,8 +306,8 @@ pub fn hooks(engine: &mut Engine) -> Vec<Hook> {
         .iter()
         .filter_map(|link| link.info().map(|info| (link.name, info)))
         .collect();
-    HOOKS
-        .iter()
+    every_hook()
+        .filter(|hook| found.contains_key(hook.name) || HOOKS.iter().any(|it| it.name == hook.name))
         .map(|hook| {
             let info = found.get(hook.name);
             Hook {

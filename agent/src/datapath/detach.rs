@@ -13,8 +13,7 @@ use std::{
 };
 
 use super::{
-    frames,
-    links::HOOKS,
+    frames, links,
     lock::{self, LockError},
     mount::{self, MountError},
     pins, syscall,
@@ -177,7 +176,7 @@ pub fn detach(pin_dir: &Path, state_dir: Option<&Path>) -> Result<Detached, Deta
 
 fn remove_links(directory: &Path) -> Result<Vec<Hook>, DetachError> {
     let mut removed = Vec::new();
-    for name in HOOKS.iter().rev().map(|hook| hook.name) {
+    for name in links::every().rev().map(|hook| hook.name) {
         let path = directory.join(name);
         let link = match syscall::open_pin(&path) {
             Ok(link) => link,

@@ -137,7 +137,15 @@ fn can_set_errno() -> bool {
         .unwrap_or(false)
 }
 
+/// Whether programs can refuse sockets that no other hook sees: BPF LSM is among the security modules, and can be
+/// attached to a cgroup (Linux 6.0).
+pub fn has_socket_lsm() -> bool {
+    version(&read("/proc/sys/kernel/osrelease")) >= Some((6, 0))
+        && lists_module(&read("/sys/kernel/security/lsm"), "bpf")
+}
+
 fn optional() -> [Feature; 8] {
+    let refuses_sockets = has_socket_lsm();
     let lacking = |name, present, note| Feature {
         name,
         present,
@@ -179,10 +187,9 @@ fn optional() -> [Feature; 8] {
         ),
         lacking(
             "packet-reads",
-            // Whatever the kernel has.
-            false,
+            refuses_sockets,
             "a process with CAP_NET_RAW can read packets of others through AF_PACKET sockets (sending is \
-             judged): nothing but a BPF LSM program could refuse that, and the agent has none; take \
+             judged); start Linux 6.0 or newer with BPF LSM (`bpf` in the kernel parameter `lsm=`), or take \
              CAP_NET_RAW away",
         ),
         lacking(
@@ -194,9 +201,9 @@ fn optional() -> [Feature; 8] {
         ),
         lacking(
             "vsock",
-            !lists_protocol(&read("/proc/net/protocols"), "AF_VSOCK"),
-            "AF_VSOCK sockets, between a virtual machine and its host, pass no hook and are not judged; unload \
-             the modules vsock* where nobody needs them",
+            refuses_sockets || !lists_protocol(&read("/proc/net/protocols"), "AF_VSOCK"),
+            "AF_VSOCK sockets, between a virtual machine and its host, pass no hook and are not judged; start \
+             Linux 6.0 or newer with BPF LSM, or unload the modules vsock* where nobody needs them",
         ),
     ]
 }
@@ -238,6 +245,11 @@ fn mounts_filesystem(mountinfo: &str, name: &str) -> bool {
         let mut kind = line.split(' ').skip_while(|field| *field != "-").skip(1);
         kind.next() == Some(name)
     })
+}
+
+/// Whether a security module is active (`/sys/kernel/security/lsm`).
+fn lists_module(modules: &str, name: &str) -> bool {
+    modules.trim().split(',').any(|module| module == name)
 }
 
 fn lists_protocol(protocols: &str, name: &str) -> bool {
@@ -318,6 +330,10 @@ mod tests {
             "41 31 0:38 / /cgroup2 rw - tmpfs cgroup2 rw",
             "cgroup2"
         ));
+
+        assert!(lists_module("capability,landlock,bpf\n", "bpf"));
+        assert!(!lists_module("capability,bpfx", "bpf"));
+        assert!(!lists_module("", "bpf"));
 
         let protocols = "protocol  size sockets\nAF_VSOCK  1216      0\nTCP 2304 9\n";
         assert!(lists_protocol(protocols, "AF_VSOCK"));

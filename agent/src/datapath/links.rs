@@ -20,7 +20,7 @@ pub struct Hook {
     pub attach_type: u32,
 }
 
-/// Every hook. Those that judge packets come last: they are the first to go when enforcement ends.
+/// Every hook that enforcement needs. Those that judge packets come last: they are the first to go when enforcement ends.
 pub const HOOKS: [Hook; 12] = [
     Hook {
         name: "sock_create",
@@ -71,6 +71,17 @@ pub const HOOKS: [Hook; 12] = [
         attach_type: 1,
     },
 ];
+
+/// Attached where the kernel has BPF LSM (`BPF_LSM_CGROUP`): it refuses sockets that no other hook sees.
+pub const SOCKET: Hook = Hook {
+    name: "socket_create",
+    attach_type: 43,
+};
+
+/// [`SOCKET`] and [`HOOKS`].
+pub fn every() -> impl DoubleEndedIterator<Item = Hook> {
+    std::iter::once(SOCKET).chain(HOOKS)
+}
 
 /// One attached hook.
 #[derive(Debug)]
@@ -174,8 +185,7 @@ pub fn detach(path: &Path) -> io::Result<()> {
 
 /// The cgroups to which the links pinned in `directory` are attached.
 pub fn cgroups_of(directory: &Path) -> BTreeSet<u64> {
-    HOOKS
-        .iter()
+    every()
         .filter_map(|hook| syscall::open_pin(&directory.join(hook.name)).ok())
         .filter_map(|link| syscall::link_info(link.as_fd()).ok())
         .filter(|info| info.is_cgroup() && info.cgroup != 0)

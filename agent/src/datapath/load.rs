@@ -10,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::{Ebpf, EbpfLoader, VerifierLogLevel, programs::Program};
+use aya::{
+    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
+    programs::{Program, ProgramError},
+};
 use aya_log::EbpfLogger;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use ringfence_common::abi::{Answering, names, version};
@@ -18,8 +21,9 @@ use ringfence_common::abi::{Answering, names, version};
 use super::{
     answers::{self, Refused},
     error::DatapathError,
+    features,
     kernel_log::KernelLog,
-    links::{self, HOOKS, Link},
+    links::{self, HOOKS, Link, SOCKET},
     maps, offsets, pins,
 };
 
@@ -58,6 +62,8 @@ impl Options {
 /// Programs that are loaded but not attached.
 pub struct Loaded {
     ebpf: Ebpf,
+    /// Whether [`SOCKET`] is loaded, or why it should be and is not.
+    socket: Result<bool, DatapathError>,
 }
 
 /// Loads the programs; maps that are pinned are used, others are made and pinned.
@@ -89,7 +95,12 @@ pub fn load(options: &Options) -> Result<Loaded, DatapathError> {
         load_program(&mut ebpf, hook.name)?;
     }
     load_program(&mut ebpf, FRAME)?;
-    Ok(Loaded { ebpf })
+    let socket = if features::has_socket_lsm() {
+        load_program(&mut ebpf, SOCKET.name).map(|()| true)
+    } else {
+        Ok(false)
+    };
+    Ok(Loaded { ebpf, socket })
 }
 
 impl Loaded {
@@ -110,12 +121,15 @@ impl Loaded {
         let cgroup = File::open(&options.cgroup_root).map_err(cgroup_error)?;
         let id = cgroup.metadata().map_err(cgroup_error)?.ino();
         let directory = options.directory().join(pins::LINKS);
+        let socket = self.socket.as_ref().is_ok_and(|loaded| *loaded);
         // The replies of a datagram flow are known by what ingress has seen: before it, sendmsg would refuse them.
         let (late, early): (Vec<_>, Vec<_>) = HOOKS
             .iter()
             .partition(|hook| hook.name.starts_with("sendmsg"));
-        early
+        socket
+            .then_some(&SOCKET)
             .into_iter()
+            .chain(early)
             .chain(late)
             .map(|hook: &links::Hook| {
                 let program = self.descriptor(hook.name)?;
@@ -130,6 +144,12 @@ impl Loaded {
                 )
             })
             .collect()
+    }
+
+    /// Why sockets that no other hook sees are not refused although the kernel has BPF LSM.
+    #[must_use]
+    pub fn unseen(&self) -> Option<&DatapathError> {
+        self.socket.as_ref().err()
     }
 
     /// Attaches the optional tracepoint for as long as the agent lives; without it an executable is
@@ -245,7 +265,7 @@ pub fn retire_others(
         if version != version::ABI {
             left.append(&mut links::cgroups_of(&path.join(pins::LINKS)));
             // In this order nobody is judged by half of a policy.
-            for name in HOOKS.iter().rev().map(|hook| hook.name) {
+            for name in links::every().rev().map(|hook| hook.name) {
                 let link = path.join(pins::LINKS).join(name);
                 links::detach(&link).map_err(pin_error(&link))?;
             }
@@ -270,6 +290,11 @@ fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError
         Program::CgroupSockopt(program) => Some(program.load()),
         Program::SchedClassifier(program) => Some(program.load()),
         Program::RawTracePoint(program) => Some(program.load()),
+        Program::LsmCgroup(program) => Some(
+            Btf::from_sys_fs()
+                .map_err(ProgramError::from)
+                .and_then(|btf| program.load(SOCKET.name, &btf)),
+        ),
         _ => None,
     });
     result

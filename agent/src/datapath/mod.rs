@@ -47,7 +47,7 @@ pub use flow_map::{FlowMap, key_of};
 pub use frames::Frames;
 pub use identities::Identities;
 pub use kernel_log::KernelLog;
-pub use links::{HOOKS, Link};
+pub use links::{HOOKS, Link, every as every_hook};
 pub use load::Options;
 pub use sockets::Sockets;
 pub use tables::Tables;
@@ -85,7 +85,12 @@ impl Datapath {
     pub fn open(options: Options, lock: PinLock) -> Result<Self, DatapathError> {
         let loaded = load::load(&options)?;
         let directory = options.directory();
-        let warnings = load::other_sizes(&options)?;
+        let mut warnings = load::other_sizes(&options)?;
+        warnings.extend(
+            loaded.unseen().map(|error| {
+                format!("sockets that read packets of others are not refused: {error}")
+            }),
+        );
         Ok(Self {
             tables: Tables::open(&directory)?,
             identities: Identities::open(&directory)?,

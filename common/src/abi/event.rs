@@ -82,4 +82,6 @@ pub enum Hook {
     Frame = 10,
     /// `cgroup/setsockopt`.
     Setsockopt = 11,
+    /// `lsm_cgroup/socket_create`.
+    Socket = 12,
 }

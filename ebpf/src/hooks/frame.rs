@@ -4,15 +4,10 @@
 
 use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 use core::ptr::read_volatile;
-use ringfence_common::abi::{Decision, Owner, Reason, Tuple, event::Hook, identity};
+use ringfence_common::abi::{Owner, Reason, event::Hook};
 
-use super::Call;
-use crate::{
-    acting, emit,
-    maps::generation,
-    policy::{self, passes},
-    refusal, sock,
-};
+use super::{Call, judge_unseen};
+use crate::{acting, sock};
 
 /// `AF_PACKET`.
 const AF_PACKET: u32 = 17;
@@ -41,25 +36,6 @@ fn decide(skb: *mut __sk_buff) -> Call {
     if !acting::sending(skb, &mut owner) {
         return Call::Allow;
     }
-    judge(Hook::Frame, sock::cookie(skb.cast()), &owner)
-}
-
-/// Whether the owner may send frames; a refusal is recorded.
-#[inline(always)]
-pub(super) fn judge(hook: Hook, cookie: u64, owner: &Owner) -> Call {
-    if owner.identity == identity::PENDING {
-        emit::ask_about(owner, hook, cookie);
-    }
-    let mut decision = Decision::default();
-    policy::judge_socket(
-        owner.identity,
-        generation(),
-        Reason::DeniedFrame,
-        &mut decision,
-    );
-    if passes(&decision) {
-        return Call::Allow;
-    }
-    refusal::of_call(hook, cookie, &Tuple::default(), owner, &decision);
-    Call::Refuse
+    let cookie = sock::cookie(skb.cast());
+    judge_unseen(Hook::Frame, Reason::DeniedFrame, cookie, &owner)
 }

@@ -10,6 +10,7 @@ mod skb;
 mod sock_create;
 mod sock_ops;
 mod sock_release;
+mod socket;
 
 use core::ptr::read_volatile;
 
@@ -17,9 +18,18 @@ use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
     helpers::generated::bpf_get_netns_cookie,
 };
-use ringfence_common::abi::{SocketState, identity::UNKNOWN};
+use ringfence_common::abi::{
+    Decision, Owner, Reason, SocketState, Tuple,
+    event::Hook,
+    identity::{PENDING, UNKNOWN},
+};
 
-use crate::{identity, maps::SOCKETS, task};
+use crate::{
+    emit, identity,
+    maps::{SOCKETS, generation},
+    policy::{self, passes},
+    refusal, task,
+};
 
 /// The socket of a bind, connect or sendmsg call.
 struct Caller<'a> {
@@ -70,7 +80,7 @@ enum Call {
 }
 
 impl Call {
-    /// Return code of `cgroup/sock_create`, bind, connect and sendmsg programs.
+    /// Return code of `cgroup/sock_create`, bind, connect, sendmsg and `lsm_cgroup` programs.
     #[inline(always)]
     const fn code(self) -> i32 {
         match self {
@@ -78,4 +88,19 @@ impl Call {
             Self::Refuse => 0,
         }
     }
+}
+
+/// Whether the owner may use what the other hooks don't see; a refusal is recorded.
+#[inline(always)]
+fn judge_unseen(hook: Hook, reason: Reason, cookie: u64, owner: &Owner) -> Call {
+    if owner.identity == PENDING {
+        emit::ask_about(owner, hook, cookie);
+    }
+    let mut decision = Decision::default();
+    policy::judge_socket(owner.identity, generation(), reason, &mut decision);
+    if passes(&decision) {
+        return Call::Allow;
+    }
+    refusal::of_call(hook, cookie, &Tuple::default(), owner, &decision);
+    Call::Refuse
 }

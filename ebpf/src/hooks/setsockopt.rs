@@ -2,9 +2,9 @@
 
 use aya_ebpf::{bindings::bpf_sockopt, macros::cgroup_sockopt, programs::SockoptContext};
 use core::ptr::{read_volatile, write_volatile};
-use ringfence_common::abi::{Owner, event::Hook};
+use ringfence_common::abi::{Owner, Reason, event::Hook};
 
-use super::{Call, frame};
+use super::{Call, judge_unseen};
 use crate::acting;
 
 /// `SOL_PACKET`, `PACKET_QDISC_BYPASS` (`include/uapi/linux/if_packet.h`).
@@ -37,7 +37,7 @@ fn decide(ctx: *mut bpf_sockopt) -> Call {
     if !acting::current(&mut owner) {
         return Call::Allow;
     }
-    frame::judge(Hook::Setsockopt, 0, &owner)
+    judge_unseen(Hook::Setsockopt, Reason::DeniedFrame, 0, &owner)
 }
 
 /// Makes the kernel take a value from the caller that is longer than what programs see of it (a page): before

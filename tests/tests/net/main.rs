@@ -60,5 +60,6 @@ mod storm;
 mod tcp;
 mod tied;
 mod udp;
+mod unseen;
 mod user_unit;
 mod world;

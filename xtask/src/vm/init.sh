@@ -5,6 +5,7 @@
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin:/bb HOME=/root
 mount -t proc none /proc
 mount -t sysfs none /sys
+mount -t securityfs none /sys/kernel/security
 mount -t devtmpfs none /dev
 mount -t tmpfs none /run
 mount -t cgroup2 none /sys/fs/cgroup
@@ -18,7 +19,7 @@ ulimit -n 20000
 export RINGFENCE_BIN_DIR=/programs RINGFENCE_PATIENCE=240 RINGFENCE_SKIP_LOG=/tmp/skips RUST_BACKTRACE=0
 : >"$RINGFENCE_SKIP_LOG"
 cd "@ROOT@/tests"
-echo "Linux $(uname -r)"
+echo "Linux $(uname -r), security modules $(cat /sys/kernel/security/lsm)"
 passed=0
 failed=0
 for suite in @SUITES@; do
