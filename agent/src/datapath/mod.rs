@@ -27,6 +27,7 @@ pub mod local_addresses;
 pub mod lock;
 mod maps;
 pub mod mount;
+mod netlink;
 mod netns;
 pub mod offsets;
 pub mod pins;
