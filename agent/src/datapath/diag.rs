@@ -7,31 +7,21 @@ mod listing;
 pub use listing::FlowState;
 pub(super) use listing::{CLOSE, CONNECTED, EVERY_STATE, LISTEN, Listed};
 
-use std::{io, io::Read, time::Duration};
+use std::{io, ops::ControlFlow};
 
 use ringfence_common::{abi::Tuple, logic::address};
-use socket2::{Domain, Protocol, Socket, Type};
+
+use super::netlink::{ALL, Netlink, ONE};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-/// `NLM_F_REQUEST | NLM_F_ACK`.
-const ONE: u16 = 0x5;
-/// `NLM_F_REQUEST | NLM_F_DUMP`.
-const ALL: u16 = 0x301;
 
-/// `struct nlmsghdr`.
-const HEADER: usize = 16;
 /// `struct inet_diag_sockid`.
 const SOCKET_ID: usize = 48;
 /// Where `inet_diag_sockid` stands in `struct inet_diag_msg`.
 const ID_IN_REPLY: usize = 4;
 /// Where `idiag_cookie` stands in `inet_diag_sockid`.
 const COOKIE_IN_ID: usize = 40;
-
-/// How long the kernel may take for a reply.
-const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Which socket is meant: `inet_diag_sockid` with its family and protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,16 +67,9 @@ impl SocketId {
         }
     }
 
-    /// As a whole message: `nlmsghdr`, then `inet_diag_req_v2`.
-    fn message(&self, kind: u16, flags: u16, states: u32, sequence: u32) -> Vec<u8> {
-        const LENGTH: u32 = 72;
-        const { assert!(LENGTH as usize == HEADER + 8 + SOCKET_ID) };
-        let mut out = Vec::with_capacity(HEADER + 8 + SOCKET_ID);
-        out.extend(LENGTH.to_ne_bytes());
-        out.extend(kind.to_ne_bytes());
-        out.extend(flags.to_ne_bytes());
-        out.extend(sequence.to_ne_bytes());
-        out.extend([0; 4]);
+    /// `inet_diag_req_v2`.
+    fn request(&self, states: u32) -> Vec<u8> {
+        let mut out = Vec::with_capacity(8 + SOCKET_ID);
         out.extend([self.family, self.protocol, 0, 0]);
         out.extend(states.to_ne_bytes());
         out.extend(self.id);
@@ -100,24 +83,12 @@ impl SocketId {
 
 /// A netlink socket; it stays in the namespace where it was opened and keeps that alive.
 #[derive(Debug)]
-pub(super) struct Channel {
-    socket: Socket,
-    sequence: u32,
-}
+pub(super) struct Channel(Netlink);
 
 impl Channel {
     /// Opens one in the calling thread's namespace.
     pub fn open() -> io::Result<Self> {
-        let socket = Socket::new(
-            Domain::from(libc::AF_NETLINK),
-            Type::RAW,
-            Some(Protocol::from(libc::NETLINK_SOCK_DIAG)),
-        )?;
-        socket.set_read_timeout(Some(TIMEOUT))?;
-        Ok(Self {
-            socket,
-            sequence: 0,
-        })
+        Netlink::open(libc::NETLINK_SOCK_DIAG).map(Self)
     }
 
     /// Aborts the socket. `ENOENT`: there is none like it.
@@ -175,71 +146,20 @@ impl Channel {
         states: u32,
         entry: impl FnMut(&[u8]),
     ) -> io::Result<()> {
-        self.converse(|sequence| id.message(kind, flags, states, sequence), entry)
+        self.converse(kind, flags, &id.request(states), entry)
     }
 
-    /// Sends the message that is made for a sequence number, and hands on every entry of the answer.
+    /// Hands on every entry of the answer.
     fn converse(
         &mut self,
-        message: impl FnOnce(u32) -> Vec<u8>,
+        kind: u16,
+        flags: u16,
+        body: &[u8],
         mut entry: impl FnMut(&[u8]),
     ) -> io::Result<()> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let _ = self.socket.send(&message(self.sequence))?;
-        let mut buffer = vec![0; 32 * 1024];
-        loop {
-            let length = match (&self.socket).read(&mut buffer) {
-                // With a time-out the kernel does not go on after a signal.
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                other => other?,
-            };
-            let mut rest = buffer.get(..length).unwrap_or_default();
-            if rest.is_empty() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            while let Some((reply, tail)) = Reply::split(rest) {
-                rest = tail;
-                // An answer that came after its time-out.
-                if reply.sequence != self.sequence {
-                    continue;
-                }
-                match reply.kind {
-                    NLMSG_ERROR | NLMSG_DONE => return reply.result(),
-                    _ => entry(reply.payload),
-                }
-            }
-        }
+        self.0.converse(kind, flags, body, |payload| {
+            entry(payload);
+            ControlFlow::Continue(())
+        })
     }
-}
-
-struct Reply<'a> {
-    kind: u16,
-    sequence: u32,
-    payload: &'a [u8],
-}
-
-impl<'a> Reply<'a> {
-    fn split(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
-        let length = usize::try_from(word(bytes, 0)?).ok()?;
-        let reply = Self {
-            kind: u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?),
-            sequence: word(bytes, 8)?,
-            payload: bytes.get(HEADER..length)?,
-        };
-        let tail = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((reply, tail))
-    }
-
-    /// Both kinds start with a negative error number or zero; an old kernel's end may be empty.
-    fn result(&self) -> io::Result<()> {
-        match word(self.payload, 0).map_or(0, u32::cast_signed) {
-            code if code < 0 => Err(io::Error::from_raw_os_error(code.saturating_neg())),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    let bytes = bytes.get(at..at.checked_add(4)?)?;
-    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
 }

@@ -3,32 +3,33 @@
 //! Owns the listing and the notice of changes; never writes maps. Loopback addresses are left out: the
 //! programs know them. So are addresses that only a route makes local. The own namespace's changes
 //! are told by [`Watch`], the others' are seen by the next [`snapshot`].
+//!
+//! A look takes bounded time and memory whatever users put into namespaces of their own: what goes beyond their
+//! [part](room) is not even read.
 
+mod message;
 mod room;
+#[cfg(test)]
+mod tests;
 
 use std::{
+    collections::HashMap,
     io::{self, Read},
-    net::Ipv4Addr,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
 use imbl::OrdMap;
-use nix::{
-    ifaddrs::{InterfaceAddress, getifaddrs},
-    sys::socket::{NetlinkAddr, SockaddrStorage, bind},
-};
-use ringfence_common::{
-    abi::{
-        LocalKey,
-        settings::{BROADCAST, OWN_ADDRESS},
-    },
-    logic::address::{self, is_loopback},
-};
-use socket2::{Domain, Protocol, Socket, Type};
+use ringfence_common::abi::LocalKey;
+use socket2::Socket;
 
 use self::room::Room;
-use super::netns;
+use super::{
+    netlink::{self, ALL, Netlink},
+    netns,
+};
+use crate::identity::Subordinates;
 
+const RTM_GETADDR: u16 = 22;
 /// `RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR` (rtnetlink(7)).
 const GROUPS: u32 = 0x10 | 0x100;
 
@@ -52,11 +53,12 @@ pub enum LocalAddressesError {
 /// The addresses of all namespaces at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// [`OWN_ADDRESS`] or [`BROADCAST`] of each.
+    /// [`OWN_ADDRESS`](ringfence_common::abi::settings::OWN_ADDRESS) or
+    /// [`BROADCAST`](ringfence_common::abi::settings::BROADCAST) of each.
     pub addresses: OrdMap<LocalKey, u8>,
     /// Namespaces that could not be entered or read, whose addresses are missing.
     pub unread: usize,
-    /// Addresses that are missing because there are too many.
+    /// Namespaces of which addresses are missing because there are too many.
     pub left_out: usize,
     /// Whose they are, where it is not this host that has too many.
     pub owner: Option<u32>,
@@ -68,70 +70,54 @@ pub struct Snapshot {
 /// # Errors
 /// If the own namespace can't be read or the others can't be listed.
 pub fn snapshot() -> Result<Snapshot, LocalAddressesError> {
-    let mut room = Room::default();
-    room.enter(None, addresses().map_err(LocalAddressesError::List)?);
-    let others = netns::others(|_| false).map_err(LocalAddressesError::Namespaces)?;
-    let each = |namespace: &netns::Namespace| Ok((namespace.foreign_owner()?, addresses()?));
-    let read = netns::inside(&others, each).map_err(LocalAddressesError::Namespaces)?;
-    let (mut users, mut unread) = (Vec::new(), 0);
-    for result in read {
-        match result {
-            Ok((None, addresses)) => room.enter(None, addresses),
-            Ok((owner, addresses)) => users.push((owner, addresses)),
-            Err(error) => {
+    look(Room::default(), &Subordinates::of_host())
+}
+
+fn look(mut room: Room, subordinates: &Subordinates) -> Result<Snapshot, LocalAddressesError> {
+    list(&mut room, None).map_err(LocalAddressesError::List)?;
+    let mut owners = HashMap::new();
+    let (mut hosts, mut users, mut unread) = (Vec::new(), Vec::new(), 0);
+    // Each is held open until it was looked into: of a user's no more than he has room for.
+    netns::each_other(|namespace| match namespace.foreign_owner() {
+        Ok(None) => hosts.push(namespace),
+        Ok(Some(owner)) => {
+            let owner = subordinates.holder(owner);
+            if room.admits(owner) {
+                let _ = owners.insert(namespace.id, owner);
+                users.push(namespace);
+            }
+        }
+        Err(error) => {
+            tracing::debug!(%error, "network namespace of an unknown owner");
+            unread += 1;
+        }
+    })
+    .map_err(LocalAddressesError::Namespaces)?;
+    // What this host has counts first.
+    for namespaces in [hosts, users] {
+        let each = |namespace: &netns::Namespace| {
+            let owner = owners.get(&namespace.id).copied();
+            list(&mut room, owner)
+        };
+        for result in netns::inside(&namespaces, each).map_err(LocalAddressesError::Namespaces)? {
+            if let Err(error) = result {
                 tracing::debug!(%error, "network namespace not read");
                 unread += 1;
             }
         }
     }
-    for (owner, addresses) in users {
-        room.enter(owner, addresses);
-    }
     Ok(room.into_snapshot(unread))
 }
 
-/// Those of the calling thread's namespace.
-fn addresses() -> io::Result<OrdMap<LocalKey, u8>> {
+/// Takes in those of the calling thread's namespace, which `owner` chooses, until there is no room.
+fn list(room: &mut Room, owner: Option<u32>) -> io::Result<()> {
     let netns = netns::cookie()?;
-    let interfaces: Vec<_> = getifaddrs()?.collect();
-    let key = |address| LocalKey { netns, address };
-    let broadcasts = interfaces.iter().flat_map(broadcasts);
-    let own = interfaces
-        .iter()
-        .filter_map(|interface| bytes(interface.address.as_ref()?))
-        .filter(|address| !is_loopback(address));
-    // What is both is an own address.
-    Ok(broadcasts
-        .map(|address| (key(address), BROADCAST))
-        .chain(own.map(|address| (key(address), OWN_ADDRESS)))
-        .collect())
-}
-
-/// The broadcast addresses that come with an IPv4 address: that of its network, for which the kernel makes a
-/// route by itself (`fib_add_ifaddr`), and the one that was set with it.
-fn broadcasts(interface: &InterfaceAddress) -> Vec<[u8; 16]> {
-    let v4 = |address: &Option<SockaddrStorage>| Some(address.as_ref()?.as_sockaddr_in()?.ip());
-    let Some((address, mask)) = v4(&interface.address).zip(v4(&interface.netmask)) else {
-        return Vec::new();
-    };
-    let hosts = !u32::from(mask);
-    // A network of one or two addresses has none, loopback needs none.
-    if hosts < 3 || address.is_loopback() {
-        return Vec::new();
-    }
-    let all = Ipv4Addr::from(u32::from(address) | hosts);
-    let set = v4(&interface.broadcast).filter(|set| !set.is_unspecified());
-    std::iter::once(all)
-        .chain(set)
-        .map(|address| address::map_v4(address.octets()))
-        .collect()
-}
-
-fn bytes(address: &SockaddrStorage) -> Option<[u8; 16]> {
-    if let Some(v4) = address.as_sockaddr_in() {
-        return Some(address::map_v4(v4.ip().octets()));
-    }
-    Some(address.as_sockaddr_in6()?.ip().octets())
+    let mut part = room.part(owner);
+    // Of any family, `struct rtgenmsg`.
+    let every = [0; 4];
+    Netlink::open(libc::NETLINK_ROUTE)?.converse(RTM_GETADDR, ALL, &every, |message| {
+        part.take(netns, &message::addresses(message))
+    })
 }
 
 /// Notices changes of the addresses of the namespace that it was made in. The descriptor does not
@@ -145,18 +131,9 @@ impl Watch {
     /// # Errors
     /// If there is no netlink.
     pub fn new() -> Result<Self, LocalAddressesError> {
-        Self::open().map_err(LocalAddressesError::Watch)
-    }
-
-    fn open() -> io::Result<Self> {
-        let socket = Socket::new(
-            Domain::from(libc::AF_NETLINK),
-            Type::RAW,
-            Some(Protocol::from(libc::NETLINK_ROUTE)),
-        )?;
-        socket.set_nonblocking(true)?;
-        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
-        Ok(Self(socket))
+        netlink::subscribe(GROUPS)
+            .map(Self)
+            .map_err(LocalAddressesError::Watch)
     }
 
     /// Empties the descriptor; whether there was something, which means that addresses may have
@@ -189,84 +166,5 @@ impl AsFd for Watch {
 impl AsRawFd for Watch {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{
-        error::Error,
-        net::Ipv6Addr,
-        thread,
-        time::{Duration, Instant},
-    };
-
-    use super::{super::netns::testing::Guest, *};
-
-    type TestResult = Result<(), Box<dyn Error>>;
-
-    #[test]
-    fn addresses_of_another_namespace_come_and_go() -> TestResult {
-        let guest = Guest::start()?;
-        guest.run("ip addr add 10.77.1.2/24 dev lo; ip -6 addr add fd77::2/64 dev lo")?;
-        let netns = guest.inside(netns::cookie)?;
-        let theirs = |all: OrdMap<LocalKey, u8>| -> Vec<_> {
-            let theirs = all.into_iter().filter(|(key, _)| key.netns == netns);
-            theirs.map(|(key, kind)| (key.address, kind)).collect()
-        };
-        let v4 = address::map_v4([10, 77, 1, 2]);
-        let v6 = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2).octets();
-        let v6 = (v6, OWN_ADDRESS);
-        let all = (address::map_v4([10, 77, 1, 255]), BROADCAST);
-        assert_eq!(
-            theirs(snapshot()?.addresses),
-            vec![(v4, OWN_ADDRESS), all, v6]
-        );
-
-        guest.run("ip addr del 10.77.1.2/24 dev lo")?;
-        assert_eq!(theirs(snapshot()?.addresses), vec![v6]);
-        drop(guest);
-        assert_eq!(theirs(snapshot()?.addresses), []);
-        Ok(())
-    }
-
-    #[test]
-    fn own_addresses_are_listed_without_loopback() -> TestResult {
-        let own = netns::cookie()?;
-        let found = snapshot()?.addresses;
-        assert!(found.keys().all(|key| !is_loopback(&key.address)));
-        let listed = found.into_iter().filter(|(key, _)| key.netns == own);
-        assert_eq!(listed.collect::<OrdMap<_, _>>(), addresses()?);
-        Ok(())
-    }
-
-    fn changes_within(watch: &Watch, limit: Duration) -> io::Result<bool> {
-        let end = Instant::now() + limit;
-        loop {
-            if watch.drain()? {
-                return Ok(true);
-            }
-            if Instant::now() > end {
-                return Ok(false);
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    #[test]
-    fn watch_notices_new_and_removed_addresses_of_its_namespace() -> TestResult {
-        let guest = Guest::start()?;
-        let watch = guest.inside(|| Watch::new().map_err(io::Error::other))?;
-        // What making the namespace brought.
-        while changes_within(&watch, Duration::from_millis(100))? {}
-        for command in [
-            "ip addr add 10.77.3.4/24 dev lo",
-            "ip addr del 10.77.3.4/24 dev lo",
-            "ip -6 addr add fd77::4/64 dev lo",
-        ] {
-            guest.run(command)?;
-            assert!(changes_within(&watch, Duration::from_secs(5))?, "{command}");
-        }
-        Ok(())
     }
 }

@@ -27,6 +27,7 @@ pub mod local_addresses;
 pub mod lock;
 mod maps;
 pub mod mount;
+mod netlink;
 mod netns;
 pub mod offsets;
 pub mod pins;
@@ -144,6 +145,10 @@ impl Datapath {
         };
         if let Err(error) = applied {
             before.write(&directory)?;
+            if next.lets_pass_more_than(&before) {
+                // What the list that is refused let in meanwhile is not believed any more.
+                self.tables.renew()?;
+            }
             return Err(error);
         }
         next.write(&directory)?;

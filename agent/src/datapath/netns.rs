@@ -40,31 +40,22 @@ impl Namespace {
         })
     }
 
-    /// The user who made it, if he is not of this process's user namespace (`NS_GET_USERNS`): its
-    /// addresses are his to choose.
+    /// The user who can have made it and chooses its addresses, if it is not of this process's user namespace: the
+    /// maker of the outermost user namespace that it is in. What he nests in that, with the ids that were given
+    /// to it, is his too.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's (`ioctl_nsfs(2)`).
     pub(super) fn foreign_owner(&self) -> io::Result<Option<u32>> {
-        // SAFETY: the descriptor is open, and the request has no argument.
-        let users = unsafe { libc::ioctl(self.file.as_raw_fd(), libc::NS_GET_USERNS) };
-        if users < 0 {
-            return Err(io::Error::last_os_error());
+        let own = File::open("/proc/self/ns/user")?;
+        let mut outermost = None;
+        let mut users = related(&self.file, libc::NS_GET_USERNS)?;
+        while !is_same(&users, &own)? {
+            // Ends: the kernel refuses what is above this process's (EPERM).
+            let above = related(&users, libc::NS_GET_PARENT)?;
+            outermost = Some(std::mem::replace(&mut users, above));
         }
-        // SAFETY: the call answered with a new descriptor that nobody else owns.
-        let users = unsafe { File::from_raw_fd(users) };
-        let (own, theirs) = (fs::metadata("/proc/self/ns/user")?, users.metadata()?);
-        if (own.dev(), own.ino()) == (theirs.dev(), theirs.ino()) {
-            return Ok(None);
-        }
-        let mut owner: libc::uid_t = 0;
-        // SAFETY: the descriptor is open; the kernel writes one user id.
-        let asked =
-            unsafe { libc::ioctl(users.as_raw_fd(), libc::NS_GET_OWNER_UID, &raw mut owner) };
-        if asked < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Some(owner))
+        outermost.as_ref().map(maker).transpose()
     }
 
     /// The calling thread's.
@@ -73,10 +64,47 @@ impl Namespace {
     }
 }
 
+/// Another namespace that one leads to (`NS_GET_USERNS`, `NS_GET_PARENT`).
+fn related(namespace: &File, request: libc::Ioctl) -> io::Result<File> {
+    // SAFETY: the descriptor is open, and the request has no argument.
+    let found = unsafe { libc::ioctl(namespace.as_raw_fd(), request) };
+    if found < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call answered with a new descriptor that nobody else owns.
+    Ok(unsafe { File::from_raw_fd(found) })
+}
+
+/// Who made a user namespace.
+fn maker(users: &File) -> io::Result<u32> {
+    let mut owner: libc::uid_t = 0;
+    // SAFETY: the descriptor is open; the kernel writes one user id.
+    let asked = unsafe { libc::ioctl(users.as_raw_fd(), libc::NS_GET_OWNER_UID, &raw mut owner) };
+    if asked < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(owner)
+}
+
+fn is_same(one: &File, other: &File) -> io::Result<bool> {
+    let (one, other) = (one.metadata()?, other.metadata()?);
+    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
+}
+
 /// Every namespace but the calling thread's; with `skip`, without those.
 pub(super) fn others(skip: impl Fn(NamespaceId) -> bool) -> io::Result<Vec<Namespace>> {
-    let mut seen = HashSet::from([Namespace::own()?.id]);
     let mut found = Vec::new();
+    walk(skip, |namespace| found.push(namespace))?;
+    Ok(found)
+}
+
+/// Hands on every namespace but the calling thread's, once.
+pub(super) fn each_other(each: impl FnMut(Namespace)) -> io::Result<()> {
+    walk(|_| false, each)
+}
+
+fn walk(skip: impl Fn(NamespaceId) -> bool, mut each: impl FnMut(Namespace)) -> io::Result<()> {
+    let mut seen = HashSet::from([Namespace::own()?.id]);
     let mut add = |path: &Path| {
         // What is gone or can't be read has no sockets of a process that still runs.
         let Ok(meta) = fs::metadata(path) else { return };
@@ -87,7 +115,7 @@ pub(super) fn others(skip: impl Fn(NamespaceId) -> bool) -> io::Result<Vec<Names
         if let Ok(namespace) = Namespace::open(path)
             && seen.insert(namespace.id)
         {
-            found.push(namespace);
+            each(namespace);
         }
     };
     for entry in fs::read_dir("/proc")?.flatten() {
@@ -99,7 +127,7 @@ pub(super) fn others(skip: impl Fn(NamespaceId) -> bool) -> io::Result<Vec<Names
     for path in mounts() {
         add(&path);
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Where network namespaces are mounted.

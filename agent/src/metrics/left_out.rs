@@ -9,7 +9,7 @@ pub struct LeftOut {
     pub executables: u64,
     /// Cgroups that are not followed.
     pub cgroups: u64,
-    /// Local addresses that are not listed.
+    /// Network namespaces of which local addresses are not listed.
     pub addresses: u64,
 }
 

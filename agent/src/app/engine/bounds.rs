@@ -3,7 +3,7 @@
 use super::Engine;
 use crate::{datapath::local_addresses, identity::Forgotten, metrics::LeftOut};
 
-/// Local addresses that are not listed because there are too many.
+/// Network namespaces of which local addresses are not listed because there are too many.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Addresses {
     /// Now.
@@ -64,7 +64,8 @@ impl Engine {
                 |user| format!("network namespaces of user {user}"),
             );
             format!(
-                "there are too many local addresses in {whose}: {} are not listed and count as `world` there",
+                "there are too many local addresses in {whose}: in {} network namespaces some are not listed, and count as \
+                 `world` there; find out who sets them",
                 self.addresses.left_out
             )
         });

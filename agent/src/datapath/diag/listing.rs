@@ -13,7 +13,8 @@ use ringfence_common::{
 };
 
 use super::{
-    ALL, COOKIE_IN_ID, Channel, HEADER, ID_IN_REPLY, SOCK_DIAG_BY_FAMILY, SOCKET_ID, word,
+    super::netlink::{ALL, attributes, word},
+    COOKIE_IN_ID, Channel, ID_IN_REPLY, SOCK_DIAG_BY_FAMILY, SOCKET_ID,
 };
 
 /// States of `idiag_states` (`include/net/tcp_states.h`): a TCP listener, and a UDP socket that is bound
@@ -35,9 +36,8 @@ const CGROUP: u16 = 21;
 /// `SK_DIAG_BPF_STORAGE` and, inside, `SK_DIAG_BPF_STORAGE_MAP_VALUE`.
 const STORAGE: u16 = 1;
 const VALUE: u16 = 3;
-/// `NLA_F_NESTED`, which is no part of an attribute's type (nor is the bit below it).
+/// `NLA_F_NESTED`.
 const NESTED: u16 = 1 << 15;
-const TYPE: u16 = 0x3fff;
 /// `struct inet_diag_msg`.
 const MESSAGE: usize = 72;
 
@@ -92,8 +92,8 @@ impl Channel {
         storage: BorrowedFd<'_>,
         mut each: impl FnMut(Listed),
     ) -> io::Result<()> {
-        let message = |sequence| request(family, protocol, states, storage, sequence);
-        self.converse(message, |entry| {
+        let request = request(family, protocol, states, storage);
+        self.converse(SOCK_DIAG_BY_FAMILY, ALL, &request, |entry| {
             if let Some(socket) = listed(entry) {
                 each(socket);
             }
@@ -101,21 +101,8 @@ impl Channel {
     }
 }
 
-fn request(
-    family: u8,
-    protocol: u8,
-    states: u32,
-    storage: BorrowedFd<'_>,
-    sequence: u32,
-) -> Vec<u8> {
-    const LENGTH: u32 = 84;
-    const { assert!(LENGTH as usize == HEADER + 8 + SOCKET_ID + 4 + 8) };
-    let mut out = Vec::with_capacity(HEADER + 8 + SOCKET_ID + 4 + 8);
-    out.extend(LENGTH.to_ne_bytes());
-    out.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    out.extend(ALL.to_ne_bytes());
-    out.extend(sequence.to_ne_bytes());
-    out.extend([0; 4]);
+fn request(family: u8, protocol: u8, states: u32, storage: BorrowedFd<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(8 + SOCKET_ID + 4 + 8);
     out.extend([family, protocol, 0, 0]);
     out.extend(states.to_ne_bytes());
     out.extend([0; SOCKET_ID]);
@@ -227,17 +214,6 @@ fn flow(state: &[u8]) -> Option<FlowState> {
         },
         opened_ns: long(state, mem::offset_of!(SocketState, opened_ns))?,
         phase: *state.get(mem::offset_of!(SocketState, phase))?,
-    })
-}
-
-/// Kind and value of each `struct nlattr`; what is malformed ends them.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?) & TYPE;
-        let value = bytes.get(4..length)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
     })
 }
 

@@ -5,16 +5,16 @@
 use std::{
     collections::HashMap,
     io::{self, Read},
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
 };
 
-use nix::sys::{
-    epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags},
-    socket::{NetlinkAddr, bind},
-};
-use socket2::{Domain, Protocol, Socket, Type};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use socket2::Socket;
 
-use crate::datapath::netns::{Namespace, NamespaceId};
+use crate::datapath::{
+    netlink,
+    netns::{Namespace, NamespaceId},
+};
 
 /// `RTMGRP_LINK` (rtnetlink(7)).
 const LINKS: u32 = 1;
@@ -53,13 +53,7 @@ impl Notices {
         if self.sockets.contains_key(&place.id) {
             return Ok(());
         }
-        let socket = Socket::new(
-            Domain::from(libc::AF_NETLINK),
-            Type::RAW,
-            Some(Protocol::from(libc::NETLINK_ROUTE)),
-        )?;
-        socket.set_nonblocking(true)?;
-        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, LINKS))?;
+        let socket = netlink::subscribe(LINKS)?;
         let readable = EpollEvent::new(EpollFlags::EPOLLIN, 0);
         self.epoll.add(socket.as_fd(), readable)?;
         let _ = self.sockets.insert(place.id, socket);

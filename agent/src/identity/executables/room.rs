@@ -1,13 +1,14 @@
 //! What is forgotten when too many executables are remembered.
 //!
 //! Whoever can make files can make any number of executables and run them. So those go first of which one user has
-//! more than others; what he has made to be forgotten is his own.
+//! more than others; what he has made to be forgotten is his own. Files of his [subordinate](Subordinates) ids are his
+//! too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringfence_common::abi::ExecutableKey;
 
-use super::Executables;
+use super::{super::Subordinates, Executables};
 
 /// Files of root that never make room for files of others are half of all: only root makes those.
 const ROOTS_SHARE: usize = 2;
@@ -28,10 +29,20 @@ impl Executables {
         if self.known.len() <= self.most {
             return BTreeSet::new();
         }
+        self.make_room_among(&Subordinates::of_host())
+    }
+
+    /// The same where there are too many, and users have these subordinate ids.
+    pub(super) fn make_room_among(
+        &mut self,
+        subordinates: &Subordinates,
+    ) -> BTreeSet<ExecutableKey> {
         let mut by_owner: BTreeMap<u32, Vec<(u64, ExecutableKey)>> = BTreeMap::new();
         let others = self.known.iter();
         for (key, known) in others.filter(|(key, _)| !self.named.contains_key(*key)) {
-            let list = by_owner.entry(known.owner).or_default();
+            let list = by_owner
+                .entry(subordinates.holder(known.owner))
+                .or_default();
             list.push((known.last_asked, *key));
         }
         for (owner, list) in &mut by_owner {

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::identity::{
+    Subordinates,
     fixture::{Running, TestCgroup, program, workloads},
     placement::specs,
 };
@@ -209,6 +210,28 @@ fn many_users_with_a_file_each_cost_a_quarter_at_a_time() {
     }
     assert_eq!(executables.make_room().len(), 25);
     assert_eq!(executables.known.len(), 76);
+}
+
+#[test]
+fn files_of_a_users_subordinate_ids_are_his() {
+    let forgotten = |subordinates: &str| {
+        let mut executables = Executables::new(1_000);
+        let theirs = (0..100).map(|inode| (1001, inode));
+        for (owner, inode) in theirs.chain((0..901).map(|n| (100_000 + n, 0))) {
+            let key = ExecutableKey {
+                inode,
+                device: owner,
+                ..ExecutableKey::default()
+            };
+            executables.remember(key, owner, None);
+        }
+        let dropped = executables.make_room_among(&Subordinates::parse(subordinates));
+        let of_other = dropped.iter().filter(|key| key.device == 1001).count();
+        (dropped.len(), of_other, executables.forgotten().owner)
+    };
+    assert_eq!(forgotten("1000:100000:65536"), (250, 0, Some(1000)));
+    let (_, of_other, _) = forgotten("");
+    assert!(of_other > 0, "each id would be somebody of its own");
 }
 
 #[test]
