@@ -44,7 +44,7 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
     let mut owner = Owner::default();
     who::current(&mut owner);
     if !may_bind(ctx, owner.identity, is_v6, &mut decision)
-        || is_taken(ctx, owner.identity, is_v6, &mut decision)
+        || is_taken(ctx, &owner, is_v6, &mut decision)
     {
         if owner.identity == identity::PENDING {
             // It may be who listens there: asked at once, so that it may try again.
@@ -97,13 +97,13 @@ fn may_bind(
 #[inline(never)]
 fn is_taken(
     ctx: *mut bpf_sock_addr,
-    identity: Identity,
+    owner: &Owner,
     is_v6: bool,
     decision: &mut Decision,
 ) -> bool {
     let mut wanted = Tuple::default();
     port(ctx, is_v6, &mut wanted);
-    taken::by_another(ctx.cast(), &wanted, identity, decision)
+    taken::by_another(ctx, &wanted, owner, decision)
 }
 
 #[inline(never)]

@@ -57,6 +57,7 @@ mod runtimes;
 mod signals;
 mod sockets;
 mod storm;
+mod taken;
 mod tcp;
 mod tied;
 mod udp;
