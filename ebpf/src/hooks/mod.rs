@@ -4,6 +4,7 @@ mod bind;
 mod connect;
 mod exec;
 mod frame;
+mod post_bind;
 mod sendmsg;
 mod setsockopt;
 mod skb;

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
-use ringfence_agent::datapath::pins;
+use ringfence_agent::datapath::{HOOKS, pins};
 use ringfence_tests::{Agent, Sandbox, poll::until, program, scene};
 
 use crate::common::{assert_allowed, assert_refused, three_tiers};
@@ -58,7 +58,7 @@ fn detach_ends_what_a_dead_agent_left_in_force() {
         assert_eq!(versions.len(), 1, "{said}");
         let version = versions.first().unwrap();
         let hooks = list(version, "hooks");
-        assert_eq!(hooks.len(), 12, "{said}");
+        assert_eq!(hooks.len(), HOOKS.len(), "{said}");
         let guarded = sandbox.guarded().to_str().unwrap();
         assert!(
             hooks
@@ -179,7 +179,7 @@ fn detach_removes_every_version_and_leaves_what_is_not_ringfences() {
         assert!(output.status.success(), "{output:?}");
         let _ = assert_allowed(&web, AT_DB, &[]);
         let text = text(&output);
-        let removed = format!("12 hooks and {} maps", pins::maps().count());
+        let removed = format!("{} hooks and {} maps", HOOKS.len(), pins::maps().count());
         assert!(text.contains(&removed), "{text}");
         assert!(text.contains("v999"), "{text}");
         for pin in &foreign {
