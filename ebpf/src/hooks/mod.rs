@@ -20,7 +20,11 @@ use aya_ebpf::{
 };
 use ringfence_common::abi::{SocketState, identity::UNKNOWN};
 
-use crate::{identity, maps::SOCKETS, task};
+use crate::{
+    identity,
+    maps::{SOCKETS, is_armed},
+    task,
+};
 
 /// The socket of a bind, connect or sendmsg call.
 struct Caller<'a> {
@@ -71,12 +75,12 @@ enum Call {
 }
 
 impl Call {
-    /// Return code of `cgroup/sock_create`, bind, connect and sendmsg programs.
+    /// Return code of `cgroup/sock_create`, bind, connect, sendmsg and setsockopt programs.
     #[inline(always)]
-    const fn code(self) -> i32 {
+    fn code(self) -> i32 {
         match self {
-            Self::Allow => 1,
-            Self::Refuse => 0,
+            Self::Refuse if is_armed() => 0,
+            Self::Allow | Self::Refuse => 1,
         }
     }
 }
