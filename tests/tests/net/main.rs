@@ -31,6 +31,7 @@ mod frames;
 mod frames_forwarded;
 mod generations;
 mod group;
+mod half_open;
 mod hidden;
 mod icmp;
 mod impostor;
