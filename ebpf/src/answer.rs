@@ -25,7 +25,7 @@ use ringfence_common::{
 };
 
 use crate::{
-    maps::{ANSWERED, SOCKETS, SOURCES, UNANSWERED, count},
+    maps::{ANSWERED, SOCKETS, SOURCES, UNANSWERED, count, is_armed},
     peer,
     sock::{self, LOOPBACK, Skb, words},
 };
@@ -58,7 +58,7 @@ fn configured() -> Answering {
 #[inline(always)]
 pub fn as_configured() {
     let errno = configured().local_errno;
-    if errno != 0 {
+    if errno != 0 && is_armed() {
         // SAFETY: the helper takes a number. It fails for what is no error number: `EPERM` stays.
         let _ = unsafe { bpf_set_retval(errno.cast_signed().wrapping_neg()) };
     }
@@ -96,7 +96,7 @@ pub fn offer(skb: *mut __sk_buff, netns: u64) {
 fn tell(skb: *mut __sk_buff, netns: u64) {
     // SAFETY: the context is the hook's own.
     let kind = unsafe { read_volatile(&raw const (*skb).pkt_type) };
-    if sock::device(skb) == LOOPBACK || kind != TO_US || netns == 0 {
+    if sock::device(skb) == LOOPBACK || kind != TO_US || netns == 0 || !is_armed() {
         return;
     }
     let mut packet = Packet::default();

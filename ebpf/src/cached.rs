@@ -3,7 +3,10 @@
 //! Invariant: no mixture of what several of them write is an allow that none of them decided, nor lasts longer than
 //! theirs ([`stamp`]). It needs no order among the words, in which CPUs differ.
 
-use core::ptr::{read_volatile, write_volatile};
+use core::{
+    mem::offset_of,
+    ptr::{read_volatile, write_volatile},
+};
 use ringfence_common::{
     abi::{Decision, Verdict},
     logic::stamp,
@@ -11,18 +14,30 @@ use ringfence_common::{
 
 use crate::sock;
 
-/// Words of a decision: the first is its expiry, the last holds generation and verdict.
+/// Words of a decision: the first is its expiry, the third says about whom it is, the last holds generation and
+/// verdict.
 const WORDS: usize = 4;
+const _: () = assert!(
+    offset_of!(Decision, peer) == 16
+        && offset_of!(Decision, direction) == 20
+        && offset_of!(Decision, flags) == 21
+);
 
 /// Whether a decision may still be believed, and lets the packet pass.
 #[inline(always)]
 pub fn allows(decision: &Decision, generation: u32) -> bool {
     let words = core::ptr::from_ref(decision).cast::<u64>();
     // SAFETY: a decision is four aligned words.
-    let (until, word) = unsafe { (read_volatile(words), read_volatile(words.add(WORDS - 1))) };
+    let (until, about, word) = unsafe {
+        (
+            read_volatile(words),
+            read_volatile(words.add(WORDS - 2)),
+            read_volatile(words.add(WORDS - 1)),
+        )
+    };
     let verdict = (word >> 32) as u8;
     let passes = verdict == Verdict::Allow as u8 || verdict == Verdict::Audit as u8;
-    passes && word as u32 == generation && stamp::allows(until, generation, sock::now())
+    passes && word as u32 == generation && stamp::allows(until, generation, about, sock::now())
 }
 
 /// Puts a decision in the place of another, each word as a whole.

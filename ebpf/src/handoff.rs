@@ -6,14 +6,6 @@ use ringfence_common::abi::{Decision, Tuple};
 
 use crate::{maps::HANDOFF, sock::words};
 
-/// What was judged last on this CPU.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Handoff {
-    tuple: Tuple,
-    decision: Decision,
-}
-
 /// Leaves a judgement for the next hook.
 #[inline(always)]
 pub fn leave(tuple: &Tuple, decision: &Decision) {

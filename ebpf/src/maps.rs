@@ -10,11 +10,10 @@ use aya_ebpf::{
 use core::ffi::c_void;
 use ringfence_common::abi::{
     CgroupEntry, ChildKey, ClassGroups, Count, Event, ExecutableKey, FailsafeEntry, FlowEntry,
-    FlowKey, Header, Identity, LocalKey, ProcessKey, Refusal, Refuser, RuleEntry, RuleKey, Sender,
-    SenderKey, Settings, SlotKey, SocketState, Unanswered, count, reason, settings::MAX_FAILSAFE,
+    FlowKey, Handoff, Header, Identity, LocalKey, ProcessKey, Refusal, Refuser, RuleEntry, RuleKey,
+    Sender, SenderKey, Settings, SlotKey, SocketState, Unanswered, count, reason,
+    settings::MAX_FAILSAFE,
 };
-
-use crate::handoff::Handoff;
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -29,6 +28,8 @@ pub type CidrTable = LpmTrie<[u32; 4], u32, 1>;
 
 #[btf_map]
 pub static ACTIVE: Array<u64, 1> = Array::new();
+#[btf_map]
+pub static ARMED: Array<u32, 1> = Array::new();
 #[btf_map]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
@@ -141,6 +142,13 @@ pub fn generation() -> u32 {
         reason = "a decision stores the low half"
     )]
     ACTIVE.get(0).map_or(0, |active| *active as u32)
+}
+
+/// Whether what is refused is refused. Before all programs of a first start are attached it passes: what only some
+/// of them have seen can't be judged. They judge and note all the same.
+#[inline(always)]
+pub fn is_armed() -> bool {
+    ARMED.get(0).is_none_or(|armed| *armed != 0)
 }
 
 /// Adds one to a counter.

@@ -123,7 +123,7 @@ pub fn on_this_host(ctx: *mut c_void, tuple: &Tuple) -> Peer {
 
 /// Writes the tuple as the peer's socket would receive it: from the local end to the remote one.
 #[inline(always)]
-fn fill(key: &mut bpf_sock_tuple, tuple: &Tuple) -> u32 {
+pub fn fill(key: &mut bpf_sock_tuple, tuple: &Tuple) -> u32 {
     let sport = tuple.local_port.to_be();
     let dport = tuple.remote_port.to_be();
     let (local, remote) = (words(&tuple.local), words(&tuple.remote));

@@ -404,7 +404,14 @@ fn settle(decision: &mut Decision, enforced: Outcome, draft: Outcome, flags: u32
         Verdict::Deny if flags & DRAFT_MODE != 0 => Verdict::Audit as u8,
         verdict @ (Verdict::Allow | Verdict::Deny | Verdict::Audit) => verdict as u8,
     };
-    decision.until = stamp::stamped(enforced.until, decision.generation, passes(decision));
+    stamp(decision, enforced.until);
+}
+
+/// Sets the expiry, in nanoseconds; verdict, generation, peer and direction are final.
+#[inline(always)]
+pub fn stamp(decision: &mut Decision, until: u64) {
+    let about = stamp::about(decision);
+    decision.until = stamp::stamped(until, decision.generation, about, passes(decision));
 }
 
 /// Whether a decision lets the packet pass.

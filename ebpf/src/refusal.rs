@@ -15,7 +15,7 @@ use ringfence_common::{
 
 use crate::{
     emit::{self, What},
-    maps::{DENIED, REFUSERS, count},
+    maps::{DENIED, REFUSERS, count, is_armed},
     policy::Ask,
     sock::{self, words},
 };
@@ -39,7 +39,7 @@ pub fn record(hook: Hook, flow: &FlowKey, ask: &Ask, owner: &Owner, decision: &D
         echo: ask.direction,
         ..*flow
     };
-    if is_news(&key, decision) && may_record(owner) {
+    if is_armed() && is_news(&key, decision) && may_record(owner) {
         let what = What::new(event::DENY, hook);
         emit::send(what, flow.cookie, &ask.tuple, owner, decision);
     }
@@ -63,7 +63,7 @@ pub fn of_call(hook: Hook, cookie: u64, tuple: &Tuple, owner: &Owner, decision: 
     } else {
         sock::set(&mut key.remote, words(&tuple.remote));
     }
-    if is_news(&key, decision) && may_record(owner) {
+    if is_armed() && is_news(&key, decision) && may_record(owner) {
         emit::send(What::new(event::DENY, hook), cookie, tuple, owner, decision);
     }
 }

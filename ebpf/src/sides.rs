@@ -69,8 +69,8 @@ fn join(ours: &mut Decision, theirs: &Decision) {
         ours.verdict = theirs.verdict;
         ours.reason = theirs.reason;
         ours.rule = theirs.rule;
-        ours.until = theirs.until;
         ours.flags |= DECIDED_BY_PEER;
+        policy::stamp(ours, theirs.until);
     }
     if theirs.draft_verdict != Verdict::Allow as u8 && ours.draft_verdict == Verdict::Allow as u8 {
         ours.draft_verdict = theirs.draft_verdict;

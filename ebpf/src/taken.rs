@@ -3,31 +3,68 @@
 //! (`net.ipv4.tcp_migrate_req`).
 //!
 //! Who is found is who listens: a port that is bound only is nobody's yet, and a listener that is bound to a
-//! device is not looked for. UDP is left out: receivers of a multicast share their port, and each datagram is
-//! judged for who gets it.
+//! device is not looked for. A process that is not judged yet may be of the workload that listens in its own cgroup:
+//! it may share that port, and who it is decides about each call. UDP is left out: receivers of a multicast share
+//! their port, and each datagram is judged for who gets it.
 
-use core::ffi::c_void;
-use ringfence_common::abi::{Decision, Direction, Identity, Tuple, identity, tuple::TCP};
+use aya_ebpf::{
+    bindings::{bpf_sock, bpf_sock_addr, bpf_sock_tuple},
+    helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_release},
+};
+use core::{mem::zeroed, ptr::read_volatile};
+use ringfence_common::abi::{Decision, Direction, Identity, Owner, Tuple, identity, tuple::TCP};
 
 use crate::{
-    maps::generation,
+    identity as who,
+    maps::{SOCKETS, generation},
     peer,
     policy::{self, passes},
     sock::{self, words},
+    task,
 };
+
+/// Who listens on a port.
+#[derive(Default)]
+struct Listener {
+    cgroup: u64,
+    identity: Identity,
+    /// 1 = its socket shares the port with others.
+    shares: u32,
+}
 
 /// Whether another workload, which a policy selects, listens on the port that is asked for: `local` of the
 /// tuple. The decision says so then.
 #[inline(never)]
 pub fn by_another(
-    ctx: *mut c_void,
+    ctx: *mut bpf_sock_addr,
     wanted: &Tuple,
-    who: Identity,
+    owner: &Owner,
     decision: &mut Decision,
 ) -> bool {
-    if wanted.protocol != TCP || wanted.local_port == 0 || who == identity::AGENT {
+    if wanted.protocol != TCP || wanted.local_port == 0 || owner.identity == identity::AGENT {
         return false;
     }
+    let mut there = Listener::default();
+    find(ctx, wanted, &mut there);
+    if there.identity == owner.identity || !identity::is_workload(there.identity) {
+        return false;
+    }
+    if owner.identity == identity::PENDING && owner.cgroup == there.cgroup {
+        return false;
+    }
+    // The device may be, or be in, a routing domain of its own (VRF), where the port is free. If it is not, the
+    // kernel refuses by itself what is not shared.
+    if there.shares == 0 && is_bound_to_device(ctx) {
+        return false;
+    }
+    policy::judge_port(there.identity, generation(), decision);
+    decision.direction = Direction::Listen as u8;
+    !passes(decision)
+}
+
+/// Fills in who listens where the call asks for a port: the host, where nothing is known of the socket.
+#[inline(never)]
+fn find(ctx: *mut bpf_sock_addr, wanted: &Tuple, there: &mut Listener) {
     let mut call = Tuple {
         local_port: wanted.local_port,
         remote_port: wanted.local_port,
@@ -35,11 +72,30 @@ pub fn by_another(
         ..Tuple::default()
     };
     sock::set(&mut call.remote, words(&wanted.local));
-    let there = peer::on_this_host(ctx, &call);
-    if there.identity == who || !identity::is_workload(there.identity) {
-        return false;
+    // SAFETY: all bit patterns are valid; the helper checks context and length, and a socket that was found is
+    // released on the only path.
+    unsafe {
+        let mut key = zeroed::<bpf_sock_tuple>();
+        let length = peer::fill(&mut key, &call);
+        let sk = bpf_sk_lookup_tcp(ctx.cast(), &raw mut key, length, u64::MAX, 0);
+        if sk.is_null() {
+            return;
+        }
+        if let Some(state) = SOCKETS.get(sk.cast()) {
+            who::settle(&mut state.owner);
+            there.identity = state.owner.identity;
+            there.cgroup = state.owner.cgroup;
+            there.shares = u32::from(task::shares_port(sk));
+        }
+        let _ = bpf_sk_release(sk.cast());
     }
-    policy::judge_port(there.identity, generation(), decision);
-    decision.direction = Direction::Listen as u8;
-    !passes(decision)
+}
+
+#[inline(always)]
+fn is_bound_to_device(ctx: *mut bpf_sock_addr) -> bool {
+    // SAFETY: the context is the hook's own, and its socket never null.
+    unsafe {
+        let sk: *mut bpf_sock = (*ctx).__bindgen_anon_1.sk;
+        read_volatile(&raw const (*sk).bound_dev_if) != 0
+    }
 }

@@ -1,8 +1,9 @@
 //! What the kernel's own structures say of the current task. Their layout comes from the kernel's BTF; each
 //! pointer that is followed goes through a helper that fails instead of faulting.
 
-use aya_ebpf::helpers::{
-    bpf_get_current_task, bpf_probe_read_kernel, generated::bpf_probe_read_kernel_str,
+use aya_ebpf::{
+    bindings::bpf_sock,
+    helpers::{bpf_get_current_task, bpf_probe_read_kernel, generated::bpf_probe_read_kernel_str},
 };
 use core::{ffi::c_void, ptr::read_volatile};
 use ringfence_common::abi::{ExecutableKey, Offsets, cgroup::NAME_BYTES};
@@ -44,6 +45,7 @@ static OFFSETS: Offsets = Offsets {
     cred_uid: 0,
     cred_gid: 0,
     node_parent: 0,
+    sock_reuseport_bit: 0,
 };
 
 /// Executable of the current task, read along `task->mm->exe_file->f_inode`.
@@ -70,6 +72,27 @@ pub fn executable() -> Option<ExecutableKey> {
             ctime_nsec: read::<u32>(inode, at.inode_ctime_nsec)? & 0x7fff_ffff,
             device: read(superblock, at.super_device)?,
         })
+    }
+}
+
+/// Whether others may have the port of a socket (`SO_REUSEPORT`); so it is where that can't be read.
+#[inline(always)]
+pub fn shares_port(sk: *const bpf_sock) -> bool {
+    // SAFETY: as in `executable`; a socket begins with its `sock_common`, a pointer to which the verifier lets nobody
+    // add.
+    unsafe {
+        let bit = read_volatile(&raw const OFFSETS).sock_reuseport_bit;
+        let Ok(head) = bpf_probe_read_kernel(sk.cast::<[u64; 4]>()) else {
+            return true;
+        };
+        let [a, b, c, d] = head;
+        let word = match bit / 64 {
+            0 => a,
+            1 => b,
+            2 => c,
+            _ => d,
+        };
+        word >> (bit % 64) & 1 != 0
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Hook {
 }
 
 /// Every hook that enforcement needs. Those that judge packets come last: they are the first to go when enforcement ends.
-pub const HOOKS: [Hook; 12] = [
+pub const HOOKS: [Hook; 14] = [
     Hook {
         name: "sock_create",
         attach_type: 2,
@@ -45,6 +45,14 @@ pub const HOOKS: [Hook; 12] = [
     Hook {
         name: "bind6",
         attach_type: 9,
+    },
+    Hook {
+        name: "post_bind4",
+        attach_type: 12,
+    },
+    Hook {
+        name: "post_bind6",
+        attach_type: 13,
     },
     Hook {
         name: "connect4",

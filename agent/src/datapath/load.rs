@@ -12,6 +12,7 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{Array, MapData},
     programs::{Program, ProgramError},
 };
 use aya_log::EbpfLogger;
@@ -20,7 +21,7 @@ use ringfence_common::abi::{Answering, names, version};
 
 use super::{
     answers::{self, Refused},
-    error::DatapathError,
+    error::{DatapathError, io_error},
     features,
     kernel_log::KernelLog,
     links::{self, HOOKS, Link, SOCKET},
@@ -104,8 +105,8 @@ pub fn load(options: &Options) -> Result<Loaded, DatapathError> {
 }
 
 impl Loaded {
-    /// Attaches every hook to the guarded cgroup. From the first link on enforcement is under way;
-    /// when this returns it is complete. Cgroups that were guarded instead go into `left`.
+    /// Attaches every hook to the guarded cgroup. When this returns they enforce; in a directory that is new none of
+    /// them did before all were attached. Cgroups that were guarded instead go into `left`.
     ///
     /// # Errors
     /// [`DatapathError::Attach`], [`DatapathError::Cgroup`] or [`DatapathError::Pin`].
@@ -126,7 +127,7 @@ impl Loaded {
         let (late, early): (Vec<_>, Vec<_>) = HOOKS
             .iter()
             .partition(|hook| hook.name.starts_with("sendmsg"));
-        socket
+        let links: Result<Vec<Link>, DatapathError> = socket
             .then_some(&SOCKET)
             .into_iter()
             .chain(early)
@@ -143,7 +144,12 @@ impl Loaded {
                     left,
                 )
             })
-            .collect()
+            .collect();
+        // Where the kernel refuses a hook, the others judge what they can.
+        let armed = arm(&options.directory());
+        let links = links?;
+        armed?;
+        Ok(links)
     }
 
     /// Why sockets that no other hook sees are not refused although the kernel has BPF LSM.
@@ -210,6 +216,14 @@ impl Loaded {
                 source,
             })
     }
+}
+
+/// Lets the programs refuse, all of them at one moment: until then a flow would be judged by what the others have not
+/// seen. From then on they do, whoever attaches them again.
+fn arm(directory: &Path) -> Result<(), DatapathError> {
+    let mut map: Array<MapData, u32> = maps::open(directory, names::ARMED)?;
+    map.set(0, 1, 0)
+        .map_err(|error| DatapathError::map(names::ARMED)(io_error(error)))
 }
 
 /// Settings of sizes that have no effect, because the maps were made before with other sizes; one

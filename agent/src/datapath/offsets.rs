@@ -99,6 +99,7 @@ fn find(kernel: &Kernel<'_>) -> Result<Offsets, OffsetsError> {
         node_parent: kernel
             .offset("kernfs_node", "__parent")
             .or_else(|_| kernel.offset("kernfs_node", "parent"))?,
+        sock_reuseport_bit: kernel.bit("sock_common", "skc_reuseport")?,
     })
 }
 
@@ -116,6 +117,22 @@ impl Kernel<'_> {
     fn offset(&self, structure: &'static str, member: &'static str) -> Result<u32, OffsetsError> {
         self.place(structure, member)
             .map(|place| place.offset)
+            .ok_or(OffsetsError::Missing { structure, member })
+    }
+
+    /// Where a member of one bit stands, in bits.
+    fn bit(&self, structure: &'static str, member: &'static str) -> Result<u32, OffsetsError> {
+        let types = self.0.resolve_types_by_name(structure).unwrap_or_default();
+        let mut members = types.iter().flat_map(|kind| match kind {
+            Type::Struct(found) => found.members.as_slice(),
+            _ => &[],
+        });
+        members
+            .find(|it| {
+                it.bitfield_size() == Some(1)
+                    && self.0.resolve_name(*it).is_ok_and(|name| name == member)
+            })
+            .map(btf_rs::Member::bit_offset)
             .ok_or(OffsetsError::Missing { structure, member })
     }
 

@@ -27,7 +27,7 @@ pub(super) const LINKS: &str = "links";
 /// Every map that is pinned: what outlives the agent, and what the programs of one agent hand to those of the
 /// next while they take turns.
 pub fn maps() -> impl Iterator<Item = &'static str> {
-    names::PINNED.into_iter().chain([names::HANDOFF])
+    names::PINNED.into_iter()
 }
 
 /// Directory of a version.

@@ -45,7 +45,9 @@ pub const COUNTS: &str = "COUNTS";
 /// Per-CPU counters indexed by direction and [`super::Reason`].
 pub const REASONS: &str = "REASONS";
 
-/// Hands the judgement of a SYN or ACK from the ingress hook to the next hook on the same CPU.
+/// Whether the programs refuse anything, `Array` of one u32: 0 until all of them are attached for the first time.
+pub const ARMED: &str = "ARMED";
+/// [`super::Handoff`] for each CPU: the judgement of a SYN or ACK, from the ingress hook to the next hook.
 pub const HANDOFF: &str = "HANDOFF";
 /// Refused packets that user space answers, ring buffer of [`super::Unanswered`]. Not pinned: without an agent
 /// nobody answers.
@@ -60,8 +62,9 @@ pub const ANSWERING: &str = "ANSWERING";
 pub const OFFSETS: &str = "OFFSETS";
 
 /// Every map that is pinned and so outlives the agent.
-pub const PINNED: [&str; 21] = [
+pub const PINNED: [&str; 23] = [
     ACTIVE,
+    ARMED,
     SETTINGS,
     FAILSAFE,
     CGROUPS,
@@ -82,4 +85,5 @@ pub const PINNED: [&str; 21] = [
     EVENTS,
     COUNTS,
     REASONS,
+    HANDOFF,
 ];

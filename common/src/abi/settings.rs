@@ -124,5 +124,7 @@ pub struct Offsets {
     pub cred_gid: u32,
     /// `kernfs_node.__parent`.
     pub node_parent: u32,
+    /// `sock_common.skc_reuseport`, in bits.
+    pub sock_reuseport_bit: u32,
 }
-abi_type!(Offsets, size = 108, align = 4);
+abi_type!(Offsets, size = 112, align = 4);

@@ -92,6 +92,9 @@ pub const FIN_SENT: u8 = 2;
 /// The socket was accepted.
 pub const PASSIVE: u8 = 4;
 
+/// A process asked for a port while the socket had one: it owns the socket if the kernel gives it that port.
+pub const BINDS_AGAIN: u8 = 8;
+
 /// Value of `SOCKETS`. An accepted socket starts with a copy of its listener's.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,7 +112,7 @@ pub struct SocketState {
     pub called: u32,
     /// `PHASE_*`.
     pub phase: u8,
-    /// [`FIN_RECEIVED`], [`FIN_SENT`], [`PASSIVE`].
+    /// [`FIN_RECEIVED`], [`FIN_SENT`], [`PASSIVE`], [`BINDS_AGAIN`].
     pub marks: u8,
     /// Zero.
     pub pad: [u8; 2],

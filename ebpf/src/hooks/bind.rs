@@ -7,12 +7,14 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use core::ptr::read_volatile;
-use ringfence_common::abi::{Decision, Direction, Identity, Owner, Tuple, event::Hook, identity};
+use ringfence_common::abi::{
+    Decision, Direction, Identity, Owner, Tuple, event::Hook, identity, socket::BINDS_AGAIN,
+};
 
 use super::{Call, Caller, caller};
 use crate::{
     emit, identity as who,
-    maps::generation,
+    maps::{SOCKETS, generation},
     policy::{self, Ask, passes},
     refusal, sock, taken,
 };
@@ -25,6 +27,17 @@ pub fn bind4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(bind6)]
 pub fn bind6(ctx: SockAddrContext) -> i32 {
     decide(ctx.sock_addr, true).code()
+}
+
+/// Leaves to [`super::post_bind`] who owns the socket.
+#[inline(always)]
+fn binds_again(ctx: *mut bpf_sock_addr) -> Call {
+    // SAFETY: as in `is_bound`.
+    let Some(state) = SOCKETS.get_or_create(unsafe { (*ctx).__bindgen_anon_1.sk.cast() }) else {
+        return Call::Refuse;
+    };
+    state.marks |= BINDS_AGAIN;
+    Call::Allow
 }
 
 /// Whether the call's socket has a local port.
@@ -44,7 +57,7 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
     let mut owner = Owner::default();
     who::current(&mut owner);
     if !may_bind(ctx, owner.identity, is_v6, &mut decision)
-        || is_taken(ctx, owner.identity, is_v6, &mut decision)
+        || is_taken(ctx, &owner, is_v6, &mut decision)
     {
         if owner.identity == identity::PENDING {
             // It may be who listens there: asked at once, so that it may try again.
@@ -53,11 +66,11 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
         record(ctx, is_v6, &mut owner, &decision);
         return Call::Refuse;
     }
-    // The kernel refuses what is bound already (`__inet_bind`): such a call makes nobody the owner. It is judged
-    // all the same, because another thread may take the port away before the kernel looks (`connect` with
-    // `AF_UNSPEC`): hook and call take the socket's lock one after the other.
+    // The kernel refuses what is bound already (`__inet_bind`): such a call makes nobody the owner. But another
+    // thread may take the port away before the kernel looks (`connect` with `AF_UNSPEC`): hook and call take the
+    // socket's lock one after the other. So it is judged all the same, and owns the socket when it has succeeded.
     if bound {
-        return Call::Allow;
+        return binds_again(ctx);
     }
     // Only now: who is refused takes nothing over.
     let Some(Caller { state, .. }) = caller(ctx) else {
@@ -95,15 +108,10 @@ fn may_bind(
 
 /// Whether the port is another workload's.
 #[inline(never)]
-fn is_taken(
-    ctx: *mut bpf_sock_addr,
-    identity: Identity,
-    is_v6: bool,
-    decision: &mut Decision,
-) -> bool {
+fn is_taken(ctx: *mut bpf_sock_addr, owner: &Owner, is_v6: bool, decision: &mut Decision) -> bool {
     let mut wanted = Tuple::default();
     port(ctx, is_v6, &mut wanted);
-    taken::by_another(ctx.cast(), &wanted, identity, decision)
+    taken::by_another(ctx, &wanted, owner, decision)
 }
 
 #[inline(never)]

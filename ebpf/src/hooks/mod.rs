@@ -4,6 +4,7 @@ mod bind;
 mod connect;
 mod exec;
 mod frame;
+mod post_bind;
 mod sendmsg;
 mod setsockopt;
 mod skb;
@@ -26,7 +27,7 @@ use ringfence_common::abi::{
 
 use crate::{
     emit, identity,
-    maps::{SOCKETS, generation},
+    maps::{SOCKETS, generation, is_armed},
     policy::{self, passes},
     refusal, task,
 };
@@ -80,12 +81,12 @@ enum Call {
 }
 
 impl Call {
-    /// Return code of `cgroup/sock_create`, bind, connect, sendmsg and `lsm_cgroup` programs.
+    /// Return code of `cgroup/sock_create`, bind, connect, sendmsg, setsockopt and `lsm_cgroup` programs.
     #[inline(always)]
-    const fn code(self) -> i32 {
+    fn code(self) -> i32 {
         match self {
-            Self::Allow => 1,
-            Self::Refuse => 0,
+            Self::Refuse if is_armed() => 0,
+            Self::Allow | Self::Refuse => 1,
         }
     }
 }

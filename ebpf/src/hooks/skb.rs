@@ -7,6 +7,7 @@ use ringfence_common::abi::{event::Hook, tuple::TCP};
 use crate::{
     answer,
     datagram::{self, Fate},
+    maps::is_armed,
     sock::{self, SOCK_RAW, SOCK_STREAM},
     tcp,
 };
@@ -14,19 +15,19 @@ use crate::{
 #[cgroup_skb(ingress)]
 pub fn ingress(ctx: SkBuffContext) -> i32 {
     match decide(ctx.skb.skb, Hook::Ingress) {
-        Fate::Pass => 1,
-        Fate::Refuse | Fate::Hold => 0,
+        Fate::Refuse | Fate::Hold if is_armed() => 0,
+        Fate::Pass | Fate::Refuse | Fate::Hold => 1,
     }
 }
 
 #[cgroup_skb(egress)]
 pub fn egress(ctx: SkBuffContext) -> i32 {
     match decide(ctx.skb.skb, Hook::Egress) {
-        Fate::Pass => 1,
         // EPERM in the sender.
-        Fate::Refuse => 0,
+        Fate::Refuse if is_armed() => 0,
         // Dropped with "congestion notification": the sender sees no error (`include/linux/bpf-cgroup.h`).
-        Fate::Hold => 2,
+        Fate::Hold if is_armed() => 2,
+        Fate::Pass | Fate::Refuse | Fate::Hold => 1,
     }
 }
 

@@ -10,7 +10,7 @@ use ringfence_tests::{
     Agent, Options, Sandbox, Steps, daemon::Ended, poll::until, scene, steps::Act,
 };
 
-use crate::common::{Pair, Random, Side};
+use crate::common::{Change, Pair, Random, Side};
 
 /// An agent whose steps are decided about, and who calls.
 struct Scenery {
@@ -159,20 +159,21 @@ fn an_agent_killed_at_any_step_of_an_upgrade_opens_nothing_and_cuts_nothing() {
             // Pins of another version, whose programs go on.
             fs::rename(&own, &other).unwrap();
             scenery.agent.write_policy(&scenery.side.other().policy());
+            let samples = scenery.pair.sample();
             if let Some(most) = most {
                 let step = scenery.kill_start(most);
                 let verdicts = scenery.pair.verdicts();
                 for (target, passes) in &verdicts {
                     let both = [Side::Old, Side::New].map(|side| side.allows(target));
                     let mixed = both == [true, false] || both == [false, true];
-                    // Programs of two versions don't tell each other who sends a datagram: it is refused.
-                    let unknown = target.starts_with("udp/") && !*passes;
-                    let right = both.contains(passes) || mixed || unknown;
+                    let right = both.contains(passes) || mixed;
                     assert!(right, "{target} at step {step} of {most}: {verdicts:?}");
                 }
             }
             let taken = scenery.recover();
             let _ = most.get_or_insert(taken);
+            let calls = samples.assert_right(scenery.side, Change::ByBoth);
+            assert!(calls > 100, "{calls} calls saw nothing");
             assert!(!other.exists(), "of another version");
             assert!(stream.is_alive(), "cut, though both policies allow it");
         }
@@ -210,14 +211,13 @@ fn an_agent_killed_at_any_step_of_its_first_start_can_be_started_again() {
                 if let Err(ended) = Agent::try_start(sandbox, &options, &policy) {
                     assert_eq!(ended.status.signal(), Some(9), "{}", ended.log);
                 }
-                // Some hooks or all: what the policy allows passes, but for datagrams: ingress asks who sends, and
-                // sendmsg and egress note it, so none of them can come first.
+                // All hooks or none: what some of them have not seen the others can't judge.
                 let verdicts = pair.verdicts();
-                for (target, passes) in &verdicts {
-                    let datagram = target.starts_with("udp/");
-                    let right = *passes || datagram || !Side::New.allows(target);
-                    assert!(right, "{target} at step {number} of {most}: {verdicts:?}");
-                }
+                let nothing = verdicts.values().all(|passes| *passes);
+                let whole = verdicts
+                    .iter()
+                    .all(|(target, passes)| *passes == Side::New.allows(target));
+                assert!(nothing || whole, "at step {number} of {most}: {verdicts:?}");
             }
             steps.all_go();
             let agent = Agent::start_with(sandbox, &options, &policy);

@@ -2,7 +2,7 @@
 
 use ringfence_tests::{
     Agent,
-    policy::{policy, workloads},
+    policy::{policy, workload, workloads},
     scene,
 };
 
@@ -73,5 +73,34 @@ fn a_bind_that_is_refused_changes_no_owner() {
             )]
         );
         agent.assert_counters();
+    });
+}
+
+/// The hook sees a socket with a port, which another thread takes away (`connect` with `AF_UNSPEC`) before the kernel
+/// looks: the call succeeds.
+#[test]
+fn who_binds_a_socket_that_loses_its_port_meanwhile_owns_it() {
+    scene("raced-bind", |sandbox| {
+        let app = sandbox.actor("app");
+        let users = [("good", 10_001), ("bad", 10_002)];
+        let text: String = users
+            .iter()
+            .map(|(name, uid)| workload(name, &format!("cgroup = \"/app\", uid = {uid}")))
+            .collect();
+        let text = text
+            + &policy("good", "", &[("ingress", "ports = [\"7000/udp\"]")])
+            + &policy("bad", "default-deny = [\"ingress\"]", &[]);
+        let mut puppet = app.puppet();
+        let mut race = |users: &str, times: u32| {
+            let step = format!("race {users} 127.0.0.1:5300 127.0.0.1:7000 {times}");
+            puppet.ask(&step).expect_ok(&step)
+        };
+        let _agent = Agent::start(sandbox, &text);
+        let own = race("10001 10001", 20);
+        assert!(own.sent > 0, "{own:?}");
+        assert_eq!(own.received, own.sent, "what good may receive: {own:?}");
+        let others = race("10001 10002", 3000);
+        assert!(others.sent > 0, "{others:?}");
+        assert_eq!(others.received, 0, "received as good: {others:?}");
     });
 }

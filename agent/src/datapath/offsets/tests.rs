@@ -115,6 +115,11 @@ fn kernel(writer: &mut Writer, inode: &[(&str, u32, u32)]) -> Vec<u8> {
     // As before 6.15.
     let node = [("id", INT, 96), ("name", INT, 100), ("parent", INT, 152)];
     let _node = writer.members("kernfs_node", STRUCT, &node);
+    // Its members have sizes in bits.
+    let reuse = [writer.text("skc_reuse"), INT, 4 << 24 | 152];
+    let shared = [writer.text("skc_reuseport"), INT, 1 << 24 | 156];
+    let words = [reuse, shared].concat();
+    let _sock = writer.add("sock_common", 0x80 | STRUCT, 2, 4096, &words);
     let inode: Vec<_> = [("i_ino", INT, 72), ("i_sb", INT, 80)]
         .iter()
         .chain(inode)
@@ -162,6 +167,7 @@ fn running_kernel_has_every_member_at_a_sane_place() -> Outcome {
     assert_ne!(found.task_tgid, found.task_comm, "{found:?}");
     assert!(found.cred_gid > found.cred_uid, "{found:?}");
     assert_ne!(found.node_parent, found.node_name, "{found:?}");
+    assert!(found.sock_reuseport_bit < 256, "{found:?}");
     for offset in task.iter().chain(&inode).chain(&others) {
         assert!(*offset < 65536, "{found:?}");
     }
@@ -210,6 +216,7 @@ fn change_time_is_found_in_every_generation_of_kernels() -> Outcome {
         cred_uid: 144,
         cred_gid: 148,
         node_parent: 152,
+        sock_reuseport_bit: 156,
     };
     assert_eq!(found, expected);
     Ok(())

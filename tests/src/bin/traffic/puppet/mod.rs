@@ -6,6 +6,7 @@
 
 mod calls;
 pub mod forge;
+mod race;
 mod raw;
 mod ring;
 mod tricks;
@@ -110,6 +111,12 @@ fn perform(words: &[&str]) -> Result<Outcome> {
         }
         ["uid", uid] => named("uid", raw::set_uid(number(uid)?, -1)),
         ["euid", uid] => named("euid", raw::set_uid(-1, number(uid)?)),
+        ["race", before, after, called, address, times] => race::bind(
+            [number(before)?, number(after)?],
+            &storage(called)?,
+            &storage(address)?,
+            number(times)?,
+        ),
         ["fork"] => raw::fork(),
         ["vfork", "connect", fd, address] => raw::vfork_connect(number(fd)?, &storage(address)?),
         ["exec", program] => Err(Failed("exec", Process::new(program).arg("puppet").exec())),

@@ -53,6 +53,20 @@ pub fn perform(words: &[&str]) -> Result<Outcome> {
                 .map_err(at("deaf"))?;
             Ok(done("deaf"))
         }
+        ["unanswered", fd] => {
+            // A listener with this filter takes SYNs, and no packet with the flag ACK (byte 13 of the TCP header).
+            let no_ack = [
+                SockFilter::new(0x30, 0, 0, 13),
+                SockFilter::new(0x45, 0, 1, 0x10),
+                SockFilter::new(6, 0, 0, 0),
+                SockFilter::new(6, 0, 0, u32::MAX),
+            ];
+            let socket = raw::borrowed(number(fd)?);
+            SockRef::from(&socket)
+                .attach_filter(&no_ack)
+                .map_err(at("unanswered"))?;
+            Ok(done("unanswered"))
+        }
         ["hear", fd] => {
             let socket = raw::borrowed(number(fd)?);
             SockRef::from(&socket).detach_filter().map_err(at("hear"))?;
