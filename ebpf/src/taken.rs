@@ -4,7 +4,7 @@
 //!
 //! Who is found is who listens: a port that is bound only is nobody's yet, and a listener that is bound to a
 //! device is not looked for. A process that is not judged yet may be of the workload that listens in its own cgroup:
-//! it may share that port, and who it is decides about each call. UDP is left out: receivers of a multicast share
+//! it may share that port, and who it is decides about each call. Nobody else may, until it is known. UDP is left out: receivers of a multicast share
 //! their port, and each datagram is judged for who gets it.
 
 use aya_ebpf::{
@@ -12,7 +12,9 @@ use aya_ebpf::{
     helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_release},
 };
 use core::{mem::zeroed, ptr::read_volatile};
-use ringfence_common::abi::{Decision, Direction, Identity, Owner, Tuple, identity, tuple::TCP};
+use ringfence_common::abi::{
+    Decision, Direction, Identity, Owner, Reason, Tuple, identity, tuple::TCP,
+};
 
 use crate::{
     identity as who,
@@ -46,10 +48,13 @@ pub fn by_another(
     }
     let mut there = Listener::default();
     find(ctx, wanted, &mut there);
-    if there.identity == owner.identity || !identity::is_workload(there.identity) {
-        return false;
-    }
-    if owner.identity == identity::PENDING && owner.cgroup == there.cgroup {
+    let undecided = there.identity == identity::PENDING;
+    let same = if undecided || owner.identity == identity::PENDING {
+        there.cgroup == owner.cgroup
+    } else {
+        there.identity == owner.identity
+    };
+    if same || !(undecided || identity::is_workload(there.identity)) {
         return false;
     }
     // The device may be, or be in, a routing domain of its own (VRF), where the port is free. If it is not, the
@@ -57,7 +62,16 @@ pub fn by_another(
     if there.shares == 0 && is_bound_to_device(ctx) {
         return false;
     }
-    policy::judge_port(there.identity, generation(), decision);
+    if undecided {
+        policy::judge_socket(
+            there.identity,
+            generation(),
+            Reason::DeniedPending,
+            decision,
+        );
+    } else {
+        policy::judge_port(there.identity, generation(), decision);
+    }
     decision.direction = Direction::Listen as u8;
     !passes(decision)
 }

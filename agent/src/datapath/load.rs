@@ -146,7 +146,7 @@ impl Loaded {
             })
             .collect();
         // Where the kernel refuses a hook, the others judge what they can.
-        let armed = arm(&options.directory());
+        let armed = arm(&options.directory(), 1);
         let links = links?;
         armed?;
         Ok(links)
@@ -220,9 +220,10 @@ impl Loaded {
 
 /// Lets the programs refuse, all of them at one moment: until then a flow would be judged by what the others have not
 /// seen. From then on they do, whoever attaches them again.
-fn arm(directory: &Path) -> Result<(), DatapathError> {
+/// With 0 they refuse nothing more, at one moment too.
+fn arm(directory: &Path, armed: u32) -> Result<(), DatapathError> {
     let mut map: Array<MapData, u32> = maps::open(directory, names::ARMED)?;
-    map.set(0, 1, 0)
+    map.set(0, armed, 0)
         .map_err(|error| DatapathError::map(names::ARMED)(io_error(error)))
 }
 
@@ -278,7 +279,8 @@ pub fn retire_others(
     for (version, path) in pins::versions(&options.pin_dir).map_err(pin_error(&options.pin_dir))? {
         if version != version::ABI {
             left.append(&mut links::cgroups_of(&path.join(pins::LINKS)));
-            // In this order nobody is judged by half of a policy.
+            // Before ABI 10 there is no such map, and in this order nobody is judged by half of a policy.
+            let _not_there = arm(&path, 0);
             for name in links::every().rev().map(|hook| hook.name) {
                 let link = path.join(pins::LINKS).join(name);
                 links::detach(&link).map_err(pin_error(&link))?;

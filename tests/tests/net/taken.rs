@@ -1,5 +1,7 @@
 //! Ports on which somebody listens already: who may share them.
 
+use std::{fs, io::Write as _};
+
 use nix::sys::signal::Signal;
 use ringfence_tests::{
     Actor, Agent, Running,
@@ -63,8 +65,14 @@ fn a_worker_that_is_not_judged_yet_shares_the_port_of_its_own_cgroup() {
         }
         let mut second = fresh.puppet();
         play(&mut second, &["open 2 1 0 10", SHARE, BIND, "listen 10"]);
-        agent.daemon().signal(Signal::SIGCONT);
+        // Nor when it is the worker's that is found.
         play(&mut first, &["close 10"]);
+        let mut stranger = known.puppet();
+        play(&mut stranger, &["open 2 1 0 10", SHARE]);
+        let _ = stranger
+            .ask(BIND)
+            .expect_refused("bind", "the port of who is not judged yet");
+        agent.daemon().signal(Signal::SIGCONT);
         let mut calling = caller.puppet();
         play(
             &mut calling,
@@ -86,6 +94,9 @@ fn who_turns_out_to_be_another_workload_gets_nothing_on_the_port_that_it_shares(
         let mut first = api.puppet();
         play(&mut first, &["open 2 1 0 10", SHARE, BIND, "listen 10"]);
         agent.daemon().signal(Signal::SIGSTOP);
+        // Changed behind its end it has to be judged anew.
+        let program = fs::OpenOptions::new().append(true).open(odd.program());
+        program.unwrap().write_all(&[0]).unwrap();
         let mut second = odd.puppet();
         play(&mut second, &["open 2 1 0 10", SHARE, BIND, "listen 10"]);
         agent.daemon().signal(Signal::SIGCONT);
