@@ -49,6 +49,7 @@ pub use identities::Identities;
 pub use kernel_log::KernelLog;
 pub use links::{HOOKS, Link};
 pub use load::Options;
+pub use ring::Left;
 pub use sockets::Sockets;
 pub use tables::Tables;
 
