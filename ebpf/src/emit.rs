@@ -1,12 +1,20 @@
 //! Records for user space. A record that finds no room is counted as lost.
 
-use ringfence_common::abi::event::Hook;
-use ringfence_common::abi::{Count, Decision, Owner, SocketState, Tuple, event};
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
+    helpers::generated::bpf_ringbuf_query,
+};
+use ringfence_common::abi::{
+    Count, Decision, Owner, SocketState, Tuple, event, event::Hook, socket::REVOKED,
+};
 
 use crate::{
     maps::{EVENTS, count, count_reason},
     sock,
 };
+
+/// The part of the ring, one of so many, that fills before the agent is woken.
+const FILLING: u64 = 4;
 
 /// What happened, seen by which hook: `kind`, `hook` and `flags` of the record in one word, because a
 /// program's function takes five arguments.
@@ -87,8 +95,30 @@ fn write(
         (*event).flags = (what.0 >> 16) as u8;
         (*event).pad = 0;
     }
-    entry.submit(0);
+    entry.submit(wake_up(what, decision));
     count(Count::EventSent);
+}
+
+/// Whether a record wakes the agent: where somebody waits for what it does (judges an executable, resets a
+/// connection), or the ring fills. It looks for the others by itself.
+#[inline(always)]
+fn wake_up(what: What, decision: &Decision) -> u64 {
+    let (kind, hook) = (what.0 as u8, (what.0 >> 8) as u8);
+    let ends = decision.flags & REVOKED != 0 || hook == Hook::Egress as u8;
+    let urgent = kind == event::PENDING || kind == event::EXEC || (kind == event::DENY && ends);
+    if urgent || ring(BPF_RB_AVAIL_DATA) > ring(BPF_RB_RING_SIZE) / FILLING {
+        BPF_RB_FORCE_WAKEUP.into()
+    } else {
+        BPF_RB_NO_WAKEUP.into()
+    }
+}
+
+/// What the ring says of itself, bytes.
+#[inline(always)]
+fn ring(what: u32) -> u64 {
+    let map = core::ptr::from_ref(&EVENTS).cast_mut().cast();
+    // SAFETY: the map is a ring; the helper only reads it (kernel 5.8).
+    unsafe { bpf_ringbuf_query(map, what.into()) }
 }
 
 /// Asks the agent to judge an executable.

@@ -8,8 +8,8 @@ use ringfence_common::{
         event::Hook,
         identity,
         socket::{
-            FIN_SENT, PEER_VERIFIED, PHASE_CLOSED, PHASE_DENIED, PHASE_NEW, PHASE_OPEN,
-            PHASE_OPENING, REVOKED,
+            FIN_RECEIVED, FIN_SENT, PEER_VERIFIED, PHASE_CLOSED, PHASE_DENIED, PHASE_NEW,
+            PHASE_OPEN, PHASE_OPENING, REVOKED,
         },
         tuple::TCP,
     },
@@ -42,7 +42,9 @@ pub fn packet(skb: *mut __sk_buff, sk: *mut bpf_sock, hook: Hook) -> bool {
     if let Some(state) = SOCKETS.get(sk.cast()) {
         let fresh = cached::allows(&state.decision, generation) && is_as_near(skb, state);
         if fresh && state.phase == PHASE_OPEN {
-            if state.marks & FIN_SENT != 0 && hook as u8 == Hook::Ingress as u8 {
+            // Where the peer closed first, its FIN is known already.
+            let waits = state.marks & (FIN_SENT | FIN_RECEIVED) == FIN_SENT;
+            if waits && hook as u8 == Hook::Ingress as u8 {
                 watch_fin(skb, state);
             }
             return true;

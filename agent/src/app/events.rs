@@ -5,11 +5,14 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use ringfence_common::abi::{Event, ExecutableKey, FlowKey, Owner, event, tuple::TCP};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{interval, sleep, timeout},
+};
 
 use super::{clock, publish::Published, revoke};
 use crate::{
-    datapath::{Events, FlowMap, key_of},
+    datapath::{Events, FlowMap, Left, key_of},
     flow::{self, Names, ProcessBook},
 };
 
@@ -19,9 +22,13 @@ pub const QUESTIONS: usize = 4096;
 const SWEEP: Duration = Duration::from_secs(1);
 /// Sockets whose datagram flows are remembered at most.
 const MAX_SOCKETS: usize = 1 << 17;
-/// Between two looks at the ring. A record wakes the agent only where all before it were read (`bpf_ringbuf_commit`,
-/// `kernel/bpf/ringbuf.c`): with a pause, not every connection pays for that. The ring holds 15,000 records, and
-/// a packet that waits for an answer is sent again after 50 ms.
+/// Between two looks at the ring while there are records. Programs wake the agent only for what is urgent, a question or
+/// a revoked connection, and when the ring fills: not every connection pays for that (an interrupt and a change of task).
+const LOOK: Duration = Duration::from_millis(10);
+/// The same where the last look found none.
+const IDLE: Duration = Duration::from_millis(50);
+/// After a look at what was urgent: much of that does not keep a processor busy, and a packet that waits for an answer is
+/// sent again after 50 ms.
 const PAUSE: Duration = Duration::from_millis(1);
 /// Datagram flows of one socket that are remembered at most; the others end when they are idle.
 const MAX_FLOWS: usize = 1 << 13;
@@ -40,11 +47,18 @@ pub struct Question {
     pub class: u32,
 }
 
+/// What all records of one look at the ring are made with.
+struct Moment {
+    names: Arc<Names>,
+    boot_to_wall_ns: i64,
+}
+
 /// Owner of the ring and of the flow map's end.
 pub struct Reader {
     events: Events,
     flow_map: FlowMap,
     flows: flow::Handle,
+    requests: mpsc::Receiver<flow::CatchUp>,
     names: watch::Receiver<Arc<Names>>,
     processes: ProcessBook,
     questions: mpsc::Sender<Question>,
@@ -67,6 +81,7 @@ impl Reader {
         Self {
             events,
             flow_map,
+            requests: flows.requests(),
             flows,
             names: published.names(),
             processes: ProcessBook::new(published.cgroups()),
@@ -81,28 +96,66 @@ impl Reader {
     /// # Errors
     /// The ring can't be polled.
     pub async fn run(mut self) -> anyhow::Result<()> {
-        let mut sweep = tokio::time::interval(SWEEP);
+        let mut sweep = interval(SWEEP);
         let mut batch = Vec::new();
+        let mut wait = LOOK;
         loop {
             tokio::select! {
-                read = self.events.read(&mut batch) => {
-                    read.context("the event ring")?;
-                    for event in batch.drain(..) {
-                        self.handle(&event);
+                woken = timeout(wait, self.events.woken()) => {
+                    let urgent = woken.is_ok();
+                    woken.unwrap_or(Ok(())).context("the event ring")?;
+                    wait = self.look(&mut batch);
+                    if urgent {
+                        sleep(PAUSE).await;
                     }
-                    tokio::time::sleep(PAUSE).await;
+                }
+                Some(done) = self.requests.recv() => {
+                    self.catch_up(&mut batch);
+                    // Whoever asked may have gone away.
+                    let _gone = done.send(());
                 }
                 _ = sweep.tick() => {
+                    let now = self.moment();
                     for event in self.flow_map.end_idle(clock::boot_now_ns()) {
                         let event = self.forget(event);
-                        self.push(&event);
+                        self.push(&event, &now);
                     }
                 }
             }
         }
     }
 
-    fn handle(&mut self, event: &Event) {
+    /// Handles all that the ring held when it was asked for: as much as it can hold.
+    fn catch_up(&mut self, batch: &mut Vec<Event>) {
+        for _ in 0..self.events.looks() {
+            if !self.look(batch).is_zero() {
+                return;
+            }
+        }
+    }
+
+    /// Handles what is in the ring; answers when to look again.
+    fn look(&mut self, batch: &mut Vec<Event>) -> Duration {
+        let left = self.events.take(batch);
+        let now = self.moment();
+        for event in batch.drain(..) {
+            self.handle(&event, &now);
+        }
+        match left {
+            Left::Nothing => IDLE,
+            Left::Empty => LOOK,
+            Left::Records => Duration::ZERO,
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            names: Arc::clone(&self.names.borrow()),
+            boot_to_wall_ns: clock::boot_to_wall_ns(),
+        }
+    }
+
+    fn handle(&mut self, event: &Event, now: &Moment) {
         match event.kind {
             event::PENDING | event::EXEC => {
                 let question = Question {
@@ -114,7 +167,7 @@ impl Reader {
                 // Full: it is asked again.
                 let _ = self.questions.try_send(question);
             }
-            event::RELEASE => self.release(event.cookie),
+            event::RELEASE => self.release(event.cookie, now),
             _ => {
                 if event.tuple.protocol != TCP && event.kind == event::OPEN {
                     self.remember(event);
@@ -122,15 +175,14 @@ impl Reader {
                 if let Some(target) = revoke::target(event) {
                     let _ = self.revoke.try_send(target);
                 }
-                self.push(event);
+                self.push(event, now);
             }
         }
     }
 
-    fn push(&mut self, event: &Event) {
-        let names = self.names.borrow().clone();
-        let offset = clock::boot_to_wall_ns();
-        if let Some(record) = flow::record(event, &names, &mut self.processes, offset) {
+    fn push(&mut self, event: &Event, now: &Moment) {
+        let offset = now.boot_to_wall_ns;
+        if let Some(record) = flow::record(event, &now.names, &mut self.processes, offset) {
             self.flows.push(record);
         }
     }
@@ -164,12 +216,12 @@ impl Reader {
     }
 
     /// A datagram socket closed: its flows are over.
-    fn release(&mut self, cookie: u64) {
+    fn release(&mut self, cookie: u64, moment: &Moment) {
         let now = clock::boot_now_ns();
         for (key, owner) in self.datagrams.remove(&cookie).unwrap_or_default() {
             if let Some(mut event) = self.flow_map.end(&key, now) {
                 event.owner = owner;
-                self.push(&event);
+                self.push(&event, moment);
             }
         }
     }

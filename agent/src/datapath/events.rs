@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::{
     error::DatapathError,
     maps,
-    ring::{self, Ring},
+    ring::{self, Left, Ring},
 };
 use crate::{
     flow::{self, Names, ProcessBook},
@@ -24,6 +24,7 @@ use crate::{
 /// after its restart.
 pub struct Events {
     ring: Ring<Event>,
+    looks: usize,
 }
 
 impl Events {
@@ -34,15 +35,30 @@ impl Events {
     pub fn open(directory: &Path) -> Result<Self, DatapathError> {
         let ring: RingBuf<MapData> = maps::open(directory, names::EVENTS)?;
         let ring = Ring::new(ring).map_err(DatapathError::map(names::EVENTS))?;
-        Ok(Self { ring })
+        let room = maps::entries(directory, names::EVENTS)? as usize / size_of::<Event>();
+        Ok(Self {
+            ring,
+            looks: room / ring::BATCH + 1,
+        })
     }
 
-    /// Waits for records and appends them to `into`.
+    /// Waits for a record that is urgent: of the others the programs tell nobody.
     ///
     /// # Errors
     /// The kernel's, when the ring can't be polled.
-    pub async fn read(&mut self, into: &mut Vec<Event>) -> io::Result<()> {
-        self.ring.read(into).await
+    pub async fn woken(&mut self) -> io::Result<()> {
+        self.ring.woken().await
+    }
+
+    /// How many [`Self::take`] take all that the ring can hold.
+    #[must_use]
+    pub const fn looks(&self) -> usize {
+        self.looks
+    }
+
+    /// Appends the records that are there to `into`.
+    pub fn take(&mut self, into: &mut Vec<Event>) -> Left {
+        self.ring.take(into)
     }
 }
 

@@ -50,6 +50,7 @@ pub use identities::Identities;
 pub use kernel_log::KernelLog;
 pub use links::{HOOKS, Link, every as every_hook};
 pub use load::Options;
+pub use ring::Left;
 pub use sockets::Sockets;
 pub use tables::Tables;
 

@@ -11,7 +11,18 @@ use tokio::io::unix::AsyncFd;
 use super::poll;
 
 /// Records taken at one wake-up at most, so that other work gets its turn.
-const BATCH: usize = 1024;
+pub const BATCH: usize = 1024;
+
+/// How a look at a ring left it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// There was nothing.
+    Nothing,
+    /// All was taken.
+    Empty,
+    /// There may be more.
+    Records,
+}
 
 /// The reading end.
 pub struct Ring<T> {
@@ -36,33 +47,41 @@ impl<T: Pod> Ring<T> {
     /// # Errors
     /// The kernel's, when the ring can't be polled.
     pub async fn read(&mut self, into: &mut Vec<T>) -> io::Result<()> {
-        loop {
-            // Take what is there first: the descriptor tells of new records only.
-            if take(self.ring.get_mut(), into) {
-                return Ok(());
-            }
-            let mut guard = self.ring.readable_mut().await?;
-            if take(guard.get_inner_mut(), into) {
-                return Ok(());
-            }
-            guard.clear_ready();
-            // A record may have come between the last look and the clearing.
-            if take(guard.get_inner_mut(), into) {
-                return Ok(());
-            }
+        // Take what is there first: the descriptor tells of new records only.
+        while self.take(into) == Left::Nothing {
+            self.woken().await?;
         }
+        Ok(())
     }
-}
 
-fn take<T: Pod>(ring: &mut RingBuf<MapData>, into: &mut Vec<T>) -> bool {
-    let before = into.len();
-    while into.len() - before < BATCH {
-        let Some(item) = ring.next() else { break };
-        if let Some(record) = decode(&item) {
-            into.push(record);
-        }
+    /// Waits until a program wakes whoever waits.
+    ///
+    /// # Errors
+    /// The kernel's, when the ring can't be polled.
+    pub async fn woken(&mut self) -> io::Result<()> {
+        // Cleared before the caller looks: a record that comes after that sets it again.
+        self.ring.readable_mut().await?.clear_ready();
+        Ok(())
     }
-    into.len() > before
+
+    /// Appends the records that are there to `into`.
+    pub fn take(&mut self, into: &mut Vec<T>) -> Left {
+        let ring = self.ring.get_mut();
+        let before = into.len();
+        while into.len() - before < BATCH {
+            let Some(item) = ring.next() else {
+                return if into.len() == before {
+                    Left::Nothing
+                } else {
+                    Left::Empty
+                };
+            };
+            if let Some(record) = decode(&item) {
+                into.push(record);
+            }
+        }
+        Left::Records
+    }
 }
 
 /// A record of another size is not ours: it is left out.

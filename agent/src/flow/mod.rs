@@ -23,4 +23,4 @@ pub use names::{Names, Party, Rule};
 pub use process::ProcessBook;
 pub use record::{Record, record};
 pub use render::address;
-pub use store::{Handle, Numbered, Reading, Store, StoreGone, open};
+pub use store::{CatchUp, Handle, Numbered, Reading, Store, StoreGone, open};

@@ -84,8 +84,8 @@ impl ProcessBook {
 
     /// Path of a cgroup below the guarded root.
     #[must_use]
-    pub fn cgroup(&self, id: u64) -> Option<String> {
-        self.cgroups.borrow().path(id).map(str::to_owned)
+    pub fn cgroup(&self, id: u64) -> Option<Arc<str>> {
+        self.cgroups.borrow().path(id).cloned()
     }
 
     fn remember(&mut self, key: Key, entry: Entry) {

@@ -50,7 +50,7 @@ pub fn record(
         rule: names.rule(event.decision.rule),
         draft_rule: names.rule(event.decision.draft_rule),
         executable: processes.executable(&event.owner),
-        cgroup: processes.cgroup(event.owner.cgroup).map(Arc::from),
+        cgroup: processes.cgroup(event.owner.cgroup),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, OnceLock, atomic::Ordering},
 };
 
 use thiserror::Error;
@@ -14,6 +14,8 @@ use super::{Counters, Listing, Live, Record, live::Table};
 const QUEUE: usize = 65_536;
 /// Records that a follower may lag behind before it loses some.
 const FOLLOW: usize = 8192;
+/// Requests to the reader that wait at most; whoever asks then waits, too.
+const REQUESTS: usize = 16;
 /// Commands taken from the queue at once.
 const BATCH: usize = 256;
 
@@ -47,10 +49,14 @@ enum Command {
     Reconcile(Listing),
 }
 
+/// Answered when the records that were there have been added.
+pub type CatchUp = oneshot::Sender<()>;
+
 /// The way to the store; cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
+    reader: Arc<OnceLock<mpsc::Sender<CatchUp>>>,
     counters: Arc<Counters>,
 }
 
@@ -66,19 +72,30 @@ impl Handle {
         }
     }
 
-    /// The log now, and the records to come.
+    /// The log now, with the records that the reader had not looked at yet, and the records to come.
     ///
     /// # Errors
     /// The store has ended.
     pub async fn read(&self) -> Result<Reading, StoreGone> {
+        self.catch_up().await;
         self.ask(Command::Read).await
     }
 
-    /// Flows that are open.
+    /// Requests to whoever reads the kernel's records and adds them: the first who asks for them gets them all.
+    #[must_use]
+    pub fn requests(&self) -> mpsc::Receiver<CatchUp> {
+        let (sender, receiver) = mpsc::channel(REQUESTS);
+        // Whoever asks later finds its own channel closed.
+        let _ = self.reader.set(sender);
+        receiver
+    }
+
+    /// Flows that are open, those included whose records the reader had not looked at yet.
     ///
     /// # Errors
     /// The store has ended.
     pub async fn live(&self) -> Result<Vec<Live>, StoreGone> {
+        self.catch_up().await;
         self.ask(Command::Live).await
     }
 
@@ -102,6 +119,17 @@ impl Handle {
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.counters)
+    }
+
+    /// Waits until the reader has added what is there. Without one nothing comes any more.
+    async fn catch_up(&self) {
+        let Some(reader) = self.reader.get() else {
+            return;
+        };
+        let (done, caught_up) = oneshot::channel();
+        if reader.send(done).await.is_ok() {
+            let _gone = caught_up.await;
+        }
     }
 
     async fn ask<T>(&self, command: fn(oneshot::Sender<T>) -> Command) -> Result<T, StoreGone> {
@@ -134,6 +162,7 @@ pub fn open(capacity: usize) -> (Handle, Store) {
     let counters = Arc::new(Counters::default());
     let handle = Handle {
         commands: sender,
+        reader: Arc::default(),
         counters: Arc::clone(&counters),
     };
     let store = Store {

@@ -490,6 +490,24 @@ async fn live_flows_follow_open_and_close() {
 }
 
 #[tokio::test]
+async fn live_flows_include_those_of_records_that_were_not_read_yet() {
+    let (handle, store) = open(10);
+    let _task = tokio::spawn(store.run());
+    let mut requests = handle.requests();
+    let unread = recorded(&sample(event::OPEN, Direction::Egress));
+    let reader = handle.clone();
+    let reading = tokio::spawn(async move {
+        let done = requests.recv().await.unwrap();
+        reader.push(unread);
+        done.send(()).unwrap();
+    });
+    assert_eq!(handle.live().await.unwrap().len(), 1);
+    reading.await.unwrap();
+    // The reader is gone, and what it has read stays.
+    assert_eq!(handle.live().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn an_ended_store_is_an_error() {
     let (handle, store) = open(1);
     drop(store);

@@ -51,8 +51,8 @@ impl Inventory {
 
     /// Path of a cgroup below the guarded root, with a leading slash.
     #[must_use]
-    pub fn path(&self, cgroup: u64) -> Option<&str> {
-        self.cgroups.get(&cgroup).map(|entry| &*entry.path)
+    pub fn path(&self, cgroup: u64) -> Option<&Arc<str>> {
+        self.cgroups.get(&cgroup).map(|entry| &entry.path)
     }
 
     /// The topmost cgroups that may hold processes of a workload, in order. A workload that may be in any cgroup has the
@@ -164,7 +164,8 @@ mod tests {
         assert_eq!(of(&before, "b"), ["/x"]);
         assert!(of(&inventory, "a").is_empty());
         assert_eq!(of(&inventory, "b"), ["/y"]);
-        assert_eq!((inventory.path(1), inventory.path(2)), (None, Some("/y")));
+        let path = |cgroup| inventory.path(cgroup).map(|path| &**path);
+        assert_eq!((path(1), path(2)), (None, Some("/y")));
         assert_eq!((before.workloads(), inventory.workloads()), (3, 3));
         assert!(of(&inventory, "nobody").is_empty());
     }

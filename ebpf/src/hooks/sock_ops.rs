@@ -92,7 +92,9 @@ fn active(ctx: &SockOpsContext) {
         return;
     }
     state.phase = PHASE_OPEN;
-    opened(ctx, state);
+    let mut tuple = Tuple::default();
+    sock::of_ops(ctx.ops, &mut tuple);
+    opened(ctx, &tuple, state);
 }
 
 #[inline(always)]
@@ -112,7 +114,7 @@ fn passive(ctx: &SockOpsContext) {
         Some(decision) if passes(&decision) => {
             state.decision = decision;
             state.phase = PHASE_OPEN;
-            opened(ctx, state);
+            opened(ctx, &tuple, state);
         }
         // The next packet is judged and opens the flow.
         _ => {
@@ -125,14 +127,12 @@ fn passive(ctx: &SockOpsContext) {
 }
 
 #[inline(always)]
-fn opened(ctx: &SockOpsContext, state: &SocketState) {
-    let mut tuple = Tuple::default();
-    sock::of_ops(ctx.ops, &mut tuple);
+fn opened(ctx: &SockOpsContext, tuple: &Tuple, state: &SocketState) {
     let what = What::new(event::OPEN, Hook::SockOps);
     emit::send(
         what,
         sock::cookie(ctx.ops.cast()),
-        &tuple,
+        tuple,
         &state.owner,
         &state.decision,
     );
@@ -140,15 +140,22 @@ fn opened(ctx: &SockOpsContext, state: &SocketState) {
 
 #[inline(always)]
 fn changed(ctx: &SockOpsContext) {
+    let to = ctx.arg(1);
+    let mark = match to {
+        FIN_WAIT1 => FIN_SENT,
+        LAST_ACK => FIN_SENT | FIN_RECEIVED,
+        CLOSE_WAIT | CLOSING => FIN_RECEIVED,
+        CLOSE => 0,
+        // The kernel calls for every state, and the others say nothing.
+        _ => return,
+    };
     let Some(state) = state_of(ctx, false) else {
         return;
     };
-    match ctx.arg(1) {
-        FIN_WAIT1 => state.marks |= FIN_SENT,
-        LAST_ACK => state.marks |= FIN_SENT | FIN_RECEIVED,
-        CLOSE_WAIT | CLOSING => state.marks |= FIN_RECEIVED,
-        CLOSE => closed(ctx.ops, state),
-        _ => {}
+    if to == CLOSE {
+        closed(ctx.ops, state);
+    } else {
+        state.marks |= mark;
     }
 }
 

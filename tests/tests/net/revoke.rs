@@ -92,6 +92,31 @@ fn a_live_flow_is_reset_when_the_controller_removes_its_rule() {
 }
 
 #[test]
+fn a_silent_connection_from_right_before_the_change_is_reset() {
+    scene("revoke-silent", |sandbox| {
+        let Scenery { api, db, without } = scenery(sandbox);
+        let agent = Agent::start(sandbox, &three_tiers());
+        let _server = db.serve(&["tcp", AT_DB, "--echo"]);
+        let mut caller = api.puppet();
+        let reset = ["ECONNABORTED", "ECONNRESET", "EPIPE"];
+        for _ in 0..5 {
+            for line in ["socket tcp 10", &format!("connect 10 {AT_DB}")] {
+                let _done = caller.ask(line).expect_ok(line);
+            }
+            // No packet tells of it, and its record is not read yet.
+            agent.set_policy(&without);
+            until("it is reset", || {
+                let said = caller.ask("receive 10");
+                said.error.is_some_and(|error| reset.contains(&&*error))
+            });
+            let _closed = caller.ask("close 10").expect_ok("close");
+            agent.set_policy(&three_tiers());
+        }
+        agent.assert_counters();
+    });
+}
+
+#[test]
 fn the_other_end_of_a_revoked_flow_notices() {
     scene("other-end", |sandbox| {
         let Scenery { api, db, .. } = scenery(sandbox);
