@@ -35,7 +35,7 @@ pub fn find<'a>(key: &FlowKey) -> Option<&'a mut FlowEntry> {
 
 /// Whether a flow still passes: the same owner, the same peer, and a verdict that holds. Refusals are never
 /// believed, but judged anew.
-#[inline(always)]
+#[inline(never)]
 pub fn stands(entry: &FlowEntry, seen: &Seen) -> bool {
     let peer = entry.decision.peer == seen.ask.peer || seen.peer_gone != 0;
     peer && entry.owner == seen.ask.identity && cached::allows(&entry.decision, seen.ask.generation)
