@@ -71,11 +71,12 @@ impl Handle {
         }
     }
 
-    /// The log now, and the records to come.
+    /// The log now, with the records that the reader had not looked at yet, and the records to come.
     ///
     /// # Errors
     /// The store has ended.
     pub async fn read(&self) -> Result<Reading, StoreGone> {
+        self.catch_up().await;
         self.ask(Command::Read).await
     }
 
@@ -93,13 +94,7 @@ impl Handle {
     /// # Errors
     /// The store has ended.
     pub async fn live(&self) -> Result<Vec<Live>, StoreGone> {
-        if let Some(reader) = self.reader.get() {
-            let (done, caught_up) = oneshot::channel();
-            // Without a reader nothing comes any more.
-            if reader.send(done).await.is_ok() {
-                let _gone = caught_up.await;
-            }
-        }
+        self.catch_up().await;
         self.ask(Command::Live).await
     }
 
@@ -115,6 +110,17 @@ impl Handle {
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.counters)
+    }
+
+    /// Waits until the reader has added what is there. Without one nothing comes any more.
+    async fn catch_up(&self) {
+        let Some(reader) = self.reader.get() else {
+            return;
+        };
+        let (done, caught_up) = oneshot::channel();
+        if reader.send(done).await.is_ok() {
+            let _gone = caught_up.await;
+        }
     }
 
     async fn ask<T>(&self, command: fn(oneshot::Sender<T>) -> Command) -> Result<T, StoreGone> {
