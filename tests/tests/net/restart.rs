@@ -79,6 +79,8 @@ fn sigterm_keeps_enforcement_and_exits_0() {
         let mut agent = Agent::start(sandbox, &three_tiers());
         let _server = db.serve(&["tcp", AT_DB]);
         let _ = assert_refused(&web, AT_DB, &[]);
+        // Once it is read; what is not waits for the next agent.
+        assert_eq!(agent.log().len(), 1, "{:#?}", agent.log());
         let status = agent.terminate();
         assert_eq!(status.code(), Some(0), "{}", agent.daemon().log());
         assert!(!agent.socket().exists(), "the socket stays");
