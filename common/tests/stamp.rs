@@ -87,7 +87,7 @@ fn a_deny_is_never_taken_for_an_allow() {
 #[test]
 fn flags_that_are_set_later_change_no_stamp() {
     let mut decision = stored(u64::MAX, 3, 256, 2, true);
-    decision.flags |= 0xff & !PEER_VERIFIED;
+    decision.flags |= !PEER_VERIFIED;
     assert!(believes(&decision, &decision, &decision, 0));
     decision.flags &= !PEER_VERIFIED;
     assert!(!believes(&decision, &decision, &decision, 0));

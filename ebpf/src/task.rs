@@ -82,7 +82,7 @@ pub fn shares_port(sk: *const bpf_sock) -> bool {
     // add.
     unsafe {
         let bit = read_volatile(&raw const OFFSETS).sock_reuseport_bit;
-        let Ok(head) = bpf_probe_read_kernel(sk.cast::<[u64; 4]>()) else {
+        let Ok(head) = bpf_probe_read_kernel(sk.cast::<c_void>().cast::<[u64; 4]>()) else {
             return true;
         };
         let [a, b, c, d] = head;

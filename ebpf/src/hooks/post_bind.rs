@@ -1,4 +1,4 @@
-//! cgroup/post_bind4 and post_bind6: run when the kernel has given a socket its port, and only then. Nothing is
+//! `cgroup/post_bind4` and `post_bind6`: run when the kernel has given a socket its port, and only then. Nothing is
 //! judged here; who asked for the port while the socket still had another one owns it now.
 
 use aya_ebpf::{
