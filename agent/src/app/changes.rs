@@ -52,11 +52,7 @@ impl Task {
     /// Rolls back what nobody has confirmed, and writes what is confirmed.
     pub(super) async fn time_is_up(&mut self) {
         if self.trial.as_ref().is_some_and(Trial::is_confirmed) {
-            // What stands in the way is a warning already.
-            if self.keep().await.is_ok() {
-                tracing::info!("the confirmed change is in the policy directory");
-            }
-            return;
+            return self.write_confirmed().await;
         }
         let Some(pending) = self.trial.as_ref().map(Trial::pending) else {
             return;
@@ -179,9 +175,10 @@ impl Task {
             .map(Trial::pending)
             .ok_or_else(nothing)?;
         if self.trial.as_ref().is_some_and(Trial::is_confirmed) {
-            return Err(confirmed());
+            self.drop_confirmed().await?;
+        } else {
+            self.roll_back().await?;
         }
-        self.roll_back().await?;
         tracing::info!("policy rolled back by command");
         Ok(pending)
     }
@@ -194,13 +191,6 @@ impl Task {
         let (state_dir, directory) = (self.engine.state_dir(), self.policy_dir.as_path());
         block_in_place(|| {
             let Journal { before, after, .. } = &trial.journal;
-            if trial.journal.confirmed {
-                trial.due_ns = again();
-                return install::install(directory, before, after).map_err(|error| {
-                    self.note = Some(unwritten(&error.to_string()));
-                    state(error)
-                });
-            }
             install::unchanged(directory, before, after).map_err(state)?;
             trial.journal.confirmed = true;
             let written = trial.journal.save(state_dir).map_err(state).and_then(|()| {
@@ -221,17 +211,22 @@ impl Task {
             }
             Err(refusal)
         })?;
-        self.trial = None;
         self.note = None;
+        self.end_trial().await;
+        Ok(())
+    }
+
+    /// From now on the directory counts; what is in force stays where that is refused.
+    pub(super) async fn end_trial(&mut self) {
+        self.trial = None;
         block_in_place(|| self.engine.save());
         remove(self.engine.state_dir());
         self.read_files(true).await;
         self.show_trial();
-        Ok(())
     }
 
     /// Puts the former policy back into force; the trial ends, or is tried to be ended again.
-    async fn roll_back(&mut self) -> Result<(), Refusal> {
+    pub(super) async fn roll_back(&mut self) -> Result<(), Refusal> {
         let Some(mut trial) = self.trial.take() else {
             return Ok(());
         };
@@ -324,15 +319,16 @@ impl Task {
 
 fn confirmed() -> Refusal {
     Refusal::State(
-        "a change that is confirmed already is not in the policy directory yet: see the warnings of `ringfence status`"
+        "a change that is confirmed already is not in the policy directory yet: see the warnings of `ringfence status`, or drop \
+         it (`ringfence policy rollback`)"
             .to_owned(),
     )
 }
 
-fn nothing() -> Refusal {
+pub(super) fn nothing() -> Refusal {
     Refusal::State("no change waits to be confirmed; see `ringfence policy list`".to_owned())
 }
 
-fn state(error: impl std::fmt::Display) -> Refusal {
+pub(super) fn state(error: impl std::fmt::Display) -> Refusal {
     Refusal::State(error.to_string())
 }

@@ -63,7 +63,7 @@ pub fn first_policy(engine: &mut Engine, config: &Config) -> anyhow::Result<Firs
         match applied {
             Ok(()) => {
                 let former = if confirmed {
-                    Some(engine.local().to_vec())
+                    Some(change::documents(&config.agent.policy_dir, &journal.before))
                 } else {
                     last.ok().flatten().or_else(|| found.clone().ok())
                 };

@@ -7,6 +7,7 @@
 mod answers;
 mod changes;
 mod clock;
+mod confirmed;
 mod containers;
 mod documents;
 mod engine;

@@ -1,13 +1,14 @@
 //! The change that is on trial: what is known of it, and what a start makes of it.
 
-use std::{path::Path, time::Duration};
+use std::{fmt::Display, path::Path, time::Duration};
 
 use ringfence_policy::model::Document;
 use tokio::time::sleep;
 
 use super::clock;
 use crate::change::{
-    Pending, files, install,
+    Pending, files,
+    install::{self, InstallError},
     journal::{self, Fate, Journal},
 };
 
@@ -61,11 +62,12 @@ pub fn at_start(state_dir: &Path, policy_dir: &Path) -> Found {
                 note: None,
             };
         }
-        Fate::Install => match install::install(policy_dir, &journal.before, &journal.after) {
+        Fate::Install => match install::finish(policy_dir, &journal.before, &journal.after) {
             Ok(()) => None,
+            Err(error @ InstallError::Overtaken { .. }) => Some(error.to_string()),
             Err(error) => {
                 return Found {
-                    note: Some(unwritten(&error.to_string())),
+                    note: Some(unwritten(&error)),
                     resumed: Some(journal),
                 };
             }
@@ -155,9 +157,10 @@ pub(super) fn remove(state_dir: &Path) {
 }
 
 /// That a confirmed change is in force and not in the directory, in a sentence.
-pub(super) fn unwritten(error: &str) -> String {
+pub(super) fn unwritten(error: &impl Display) -> String {
     format!(
-        "a confirmed change of policy is in force, and not in the policy directory: {error}; it is tried again every second"
+        "a confirmed change of policy is in force, and not in the policy directory: {error}; it is tried again every second \
+         until `ringfence policy rollback` drops it"
     )
 }
 

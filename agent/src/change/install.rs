@@ -68,6 +68,32 @@ pub enum InstallError {
         /// The files.
         names: Vec<String>,
     },
+    /// Somebody else has changed what a confirmed change was to write, of which nothing is written.
+    #[error(
+        "{} was changed in {} by somebody else before the confirmed change was written: the change is given up, and the \
+         directory counts as it stands; if the change is still wanted, apply it again (`ringfence policy apply`)",
+        names.join(", "), directory.display()
+    )]
+    Overtaken {
+        /// The directory.
+        directory: PathBuf,
+        /// The files.
+        names: Vec<String>,
+    },
+    /// The same, and some of it is written: the directory is neither policy.
+    #[error(
+        "{} was changed in {} by somebody else when {} was written already, and nothing more is written; `ringfence policy \
+         rollback` puts {} back, and then the directory counts as it stands",
+        names.join(", "), directory.display(), written.join(", "), written.join(", ")
+    )]
+    Mixed {
+        /// The directory.
+        directory: PathBuf,
+        /// The files of somebody else.
+        names: Vec<String>,
+        /// Those of the change.
+        written: Vec<String>,
+    },
     /// It can't be read.
     #[error(transparent)]
     Unreadable(#[from] ReadError),
@@ -119,13 +145,108 @@ pub fn unchanged(directory: &Path, before: &Files, after: &Files) -> Result<(), 
     })
 }
 
+/// Writes a confirmed change that an earlier try may have written in part, unless somebody else has changed its files.
+///
+/// # Errors
+/// [`InstallError::Overtaken`] or [`InstallError::Mixed`], and nothing is written; or as [`install`].
+pub fn finish(directory: &Path, before: &Files, after: &Files) -> Result<(), InstallError> {
+    // One that is gone for a while is nobody's change.
+    check(directory)?;
+    let Standing { written, others } = standing(directory, before, after)?;
+    if others.is_empty() {
+        return install(directory, before, after);
+    }
+    let (directory, names) = (directory.to_owned(), others);
+    Err(if written.is_empty() {
+        tidy(&directory, before, after);
+        InstallError::Overtaken { directory, names }
+    } else {
+        InstallError::Mixed {
+            directory,
+            names,
+            written,
+        }
+    })
+}
+
+/// Puts back those files that hold the change already; what somebody else has changed stays.
+///
+/// # Errors
+/// As [`install`].
+pub fn put_back(directory: &Path, before: &Files, after: &Files) -> Result<(), InstallError> {
+    // One that is gone for a while may come back with a part of the change.
+    let _there = fs::metadata(directory).map_err(|error| InstallError::Directory {
+        path: directory.to_owned(),
+        error,
+    })?;
+    let Standing { written, .. } = standing(directory, before, after)?;
+    let of = |files: &Files| -> Files {
+        let all = files.iter().filter(|(name, _)| written.contains(*name));
+        all.map(|(name, text)| (name.clone(), text.clone()))
+            .collect()
+    };
+    if !written.is_empty() {
+        install(directory, &of(after), &of(before))?;
+    }
+    tidy(directory, before, after);
+    Ok(())
+}
+
+/// Removes what is behind hidden names, also from a try that was cut off.
+fn tidy(directory: &Path, before: &Files, after: &Files) {
+    let (changed, removed) = difference(before, after);
+    for name in changed.iter().chain(&removed) {
+        // Best effort: hidden files are no documents.
+        let _ = fs::remove_file(hidden(directory, name));
+    }
+}
+
+/// The files of a change that are no longer as they were before.
+struct Standing {
+    /// As they are after it.
+    written: Vec<String>,
+    /// As somebody else made them.
+    others: Vec<String>,
+}
+
+fn standing(directory: &Path, before: &Files, after: &Files) -> Result<Standing, InstallError> {
+    let (changed, removed) = difference(before, after);
+    let (mut written, mut others) = (Vec::new(), Vec::new());
+    for name in changed.into_iter().chain(removed) {
+        let path = directory.join(&name);
+        if is(&path, before.get(&name)).map_err(failed(&path))? {
+            continue;
+        }
+        if is(&path, after.get(&name)).map_err(failed(&path))? {
+            written.push(name);
+        } else {
+            others.push(name);
+        }
+    }
+    Ok(Standing { written, others })
+}
+
+/// Whether a file holds this text, or is not there.
+fn is(path: &Path, text: Option<&String>) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(text.is_none()),
+        Err(error) => Err(error),
+        // A pipe would make the reader wait.
+        Ok(found) => match text {
+            Some(text) if found.is_file() && found.len() == text.len() as u64 => {
+                Ok(fs::read(path)? == text.as_bytes())
+            }
+            Some(_) | None => Ok(false),
+        },
+    }
+}
+
 /// Writes what differs between `before` and `after`: all of it or nothing. Doing it twice does no harm.
 ///
 /// # Errors
 /// [`InstallError::File`] or [`InstallError::Directory`], and the directory is as it was; or [`InstallError::Half`].
 pub fn install(directory: &Path, before: &Files, after: &Files) -> Result<(), InstallError> {
     let (changed, removed) = difference(before, after);
-    let all = || changed.iter().chain(&removed);
     let installed = stage(directory, &changed, after).and_then(|()| {
         let mut done = Vec::new();
         let result = swap_all(directory, &changed, &removed, &mut done);
@@ -137,10 +258,7 @@ pub fn install(directory: &Path, before: &Files, after: &Files) -> Result<(), In
             },
         })
     });
-    for name in all() {
-        // Best effort: hidden files are no documents.
-        let _ = fs::remove_file(hidden(directory, name));
-    }
+    tidy(directory, before, after);
     installed?;
     File::open(directory)
         .and_then(|directory| directory.sync_all())

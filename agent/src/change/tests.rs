@@ -186,3 +186,104 @@ fn a_change_that_can_not_be_written_whole_is_not_written_at_all() {
         assert_eq!(names.count(), after.len(), "{name}: hidden files stay");
     }
 }
+
+/// A directory, a change of two files and a removal, and what the directory holds.
+fn changing() -> (tempfile::TempDir, Files, Files) {
+    let home = tempfile::tempdir().unwrap();
+    let before = of(&[
+        ("a.toml", "1"),
+        ("b.toml", "2"),
+        ("gone.toml", "3"),
+        ("other.toml", "4"),
+    ]);
+    let after = of(&[
+        ("a.toml", "new"),
+        ("b.toml", "2"),
+        ("c.toml", "new"),
+        ("other.toml", "4"),
+    ]);
+    for (name, text) in &before {
+        fs::write(home.path().join(name), text).unwrap();
+    }
+    (home, before, after)
+}
+
+#[test]
+fn what_somebody_else_wrote_is_not_written_over() {
+    for (name, text) in [
+        ("a.toml", Some("mine")),
+        ("c.toml", Some("mine")),
+        ("gone.toml", Some("mine")),
+        ("a.toml", None),
+    ] {
+        let (home, before, after) = changing();
+        let path = home.path().join(name);
+        match text {
+            Some(text) => fs::write(&path, text).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        let found = install::held(home.path()).unwrap();
+        let error = install::finish(home.path(), &before, &after).unwrap_err();
+        assert!(
+            matches!(&error, InstallError::Overtaken { names, .. } if names == &[name]),
+            "{error}"
+        );
+        assert!(
+            error.to_string().contains(name) && error.to_string().contains("policy apply"),
+            "{error}"
+        );
+        assert_eq!(install::held(home.path()).unwrap(), found);
+        install::put_back(home.path(), &before, &after).unwrap();
+        assert_eq!(
+            install::held(home.path()).unwrap(),
+            found,
+            "nothing of the change is there"
+        );
+    }
+}
+
+#[test]
+fn a_change_is_finished_from_wherever_it_was_left_and_beside_other_changes() {
+    for half in [&[][..], &["a.toml"], &["a.toml", "c.toml"]] {
+        let (home, before, mut after) = changing();
+        for name in half {
+            fs::write(home.path().join(name), "new").unwrap();
+        }
+        // No file of the change.
+        fs::write(home.path().join("other.toml"), "mine").unwrap();
+        install::finish(home.path(), &before, &after).unwrap();
+        let _ = after.insert("other.toml".to_owned(), "mine".to_owned());
+        assert_eq!(install::held(home.path()).unwrap(), after, "{half:?}");
+        install::finish(home.path(), &before, &after).unwrap();
+    }
+}
+
+#[test]
+fn half_a_change_beside_what_somebody_else_wrote_is_put_back_by_command_only() {
+    let (home, mut before, after) = changing();
+    fs::write(home.path().join("a.toml"), "new").unwrap();
+    fs::remove_file(home.path().join("gone.toml")).unwrap();
+    fs::write(home.path().join("c.toml"), "mine").unwrap();
+    let found = install::held(home.path()).unwrap();
+    let error = install::finish(home.path(), &before, &after).unwrap_err();
+    assert!(matches!(&error, InstallError::Mixed { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("c.toml was changed") && text.contains("a.toml, gone.toml"),
+        "{text}"
+    );
+    assert_eq!(install::held(home.path()).unwrap(), found);
+    install::put_back(home.path(), &before, &after).unwrap();
+    let _ = before.insert("c.toml".to_owned(), "mine".to_owned());
+    assert_eq!(install::held(home.path()).unwrap(), before);
+}
+
+#[test]
+fn a_directory_that_is_away_is_nobodys_change() {
+    let (home, before, after) = changing();
+    let away = home.path().join("away");
+    for step in [install::finish, install::put_back] {
+        let error = step(&away, &before, &after).unwrap_err();
+        assert!(matches!(error, InstallError::Directory { .. }), "{error}");
+    }
+}

@@ -103,7 +103,7 @@ pub(super) enum PolicyCommand {
     },
     /// Keep the change that `apply --confirm` has put on trial
     Confirm(Place),
-    /// Undo the change that `apply --confirm` has put on trial
+    /// Undo the change that `apply --confirm` has put on trial, or drop one that is confirmed and can't be written
     Rollback(Place),
     /// List the policies in force, and say what is on trial
     List(Place),
