@@ -23,7 +23,7 @@ use ringfence_common::{
 };
 use socket2::SockRef;
 
-pub use self::connections::{Connection, Connections};
+pub use self::connections::Connection;
 use super::{
     diag::{CLOSE, Channel, EVERY_STATE, LISTEN, Listed},
     error::DatapathError,

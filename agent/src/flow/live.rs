@@ -30,17 +30,17 @@ impl Live {
     }
 }
 
-/// The TCP sockets that there are, to compare the table with: of a flow from before the agent no event tells, and an event
-/// can be lost.
+/// In what the TCP sockets that there are differ from the table: of a flow from before the agent no event tells, and an
+/// event can be lost.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
     /// When it was begun (`CLOCK_BOOTTIME`, nanoseconds): what was opened later may be missing.
     pub began_ns: u64,
     /// Cookies of the network namespaces that it covers.
     pub namespaces: HashSet<u64>,
-    /// Cookies of all sockets.
-    pub cookies: HashSet<u64>,
-    /// Flows that are open.
+    /// Cookies of the table that no socket has.
+    pub gone: HashSet<u64>,
+    /// Flows that are open and were not in the table.
     pub flows: Vec<Live>,
 }
 
@@ -78,13 +78,24 @@ impl Table {
             let covered = flow.tuple.protocol == TCP
                 && flow.opened_ns < listing.began_ns
                 && listing.namespaces.contains(&flow.owner.netns);
-            !covered || listing.cookies.contains(&flow.cookie)
+            !covered || !listing.gone.contains(&flow.cookie)
         });
-        let known: HashSet<u64> = self.flows.values().map(|flow| flow.cookie).collect();
+        if listing.flows.is_empty() {
+            return true;
+        }
+        // Events may have told of them meanwhile, and know better.
+        let known = self.cookies();
         let new = listing.flows.into_iter();
         let mut new = new.filter(|flow| !known.contains(&flow.cookie));
         // When one finds no room, neither does the next.
         new.all(|flow| self.insert(flow))
+    }
+
+    /// Cookies of the TCP sockets whose flows are held.
+    pub(super) fn cookies(&self) -> HashSet<u64> {
+        let flows = self.flows.values();
+        let tcp = flows.filter(|flow| flow.tuple.protocol == TCP);
+        tcp.map(|flow| flow.cookie).collect()
     }
 
     /// Adds a flow; false if the table is full.
@@ -149,7 +160,7 @@ mod tests {
         let listing = Listing {
             began_ns: 100,
             namespaces: [7].into(),
-            cookies: [2, 6].into(),
+            gone: [1, 3, 4, 5].into(),
             flows: vec![lost, other],
         };
         assert!(table.reconcile(listing));

@@ -1,7 +1,7 @@
 //! The task that owns the log and the table of live flows, and the handle to it.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -43,6 +43,7 @@ enum Command {
     Record(Arc<Record>),
     Read(oneshot::Sender<Reading>),
     Live(oneshot::Sender<Vec<Live>>),
+    Cookies(oneshot::Sender<HashSet<u64>>),
     Reconcile(Listing),
 }
 
@@ -79,6 +80,14 @@ impl Handle {
     /// The store has ended.
     pub async fn live(&self) -> Result<Vec<Live>, StoreGone> {
         self.ask(Command::Live).await
+    }
+
+    /// Cookies of the TCP sockets with flows that are open.
+    ///
+    /// # Errors
+    /// The store has ended.
+    pub async fn cookies(&self) -> Result<HashSet<u64>, StoreGone> {
+        self.ask(Command::Cookies).await
     }
 
     /// Brings the live TCP flows in line with the sockets that there are.
@@ -162,6 +171,9 @@ impl Store {
             }
             Command::Live(reply) => {
                 let _gone = reply.send(self.live.list());
+            }
+            Command::Cookies(reply) => {
+                let _gone = reply.send(self.live.cookies());
             }
             Command::Reconcile(listing) => {
                 let held = self.live.reconcile(listing);

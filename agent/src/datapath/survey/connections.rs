@@ -22,49 +22,38 @@ pub struct Connection {
     pub known: Option<(Owner, FlowState)>,
 }
 
-/// All that can be seen.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Connections {
-    /// In no order.
-    pub sockets: Vec<Connection>,
-    /// Cookies of the namespaces that were looked into.
-    pub namespaces: HashSet<u64>,
-}
-
 impl Survey {
-    /// Reads the connections of this moment. One that begins or ends meanwhile may be missing; a namespace that
-    /// can't be read is left out.
+    /// Hands on the connections of this moment, one after the other. One that begins or ends meanwhile may be missing.
+    /// The answer are the cookies of the namespaces that were read whole.
     ///
     /// # Errors
     /// The namespaces can't be listed.
-    pub fn connections(&mut self) -> io::Result<Connections> {
+    pub fn connections(&mut self, mut each: impl FnMut(&Connection)) -> io::Result<HashSet<u64>> {
         let _unopened = self.follow_namespaces()?;
-        let mut found = Connections::default();
+        let mut namespaces = HashSet::new();
         for held in std::iter::once(&mut self.own).chain(self.held.values_mut()) {
-            let mut sockets = Vec::new();
-            match dump(held, self.storage.as_fd(), |socket| sockets.push(socket)) {
+            match dump(held, self.storage.as_fd(), &mut each) {
                 Ok(()) => {
-                    let _ = found.namespaces.insert(held.cookie);
-                    found.sockets.append(&mut sockets);
+                    let _ = namespaces.insert(held.cookie);
                 }
                 Err(error) => tracing::debug!(%error, "connections of a namespace"),
             }
         }
-        Ok(found)
+        Ok(namespaces)
     }
 }
 
 fn dump(
     held: &mut Held,
     storage: std::os::fd::BorrowedFd<'_>,
-    mut each: impl FnMut(Connection),
+    each: &mut impl FnMut(&Connection),
 ) -> io::Result<()> {
     let namespace = held.cookie;
     for family in [V4, V6] {
         let listed = held
             .channel
             .list(family, TCP, CONNECTED, storage, |socket| {
-                each(connection(namespace, &socket));
+                each(&connection(namespace, &socket));
             });
         match listed {
             // A kernel without IPv6.
