@@ -140,6 +140,10 @@ impl Datapath {
         };
         if let Err(error) = applied {
             before.write(&directory)?;
+            if next.lets_pass_more_than(&before) {
+                // What the list that is refused let in meanwhile is not believed any more.
+                self.tables.renew()?;
+            }
             return Err(error);
         }
         next.write(&directory)?;

@@ -113,6 +113,20 @@ impl Tables {
         Ok(generation)
     }
 
+    /// Has everything judged anew by the policy in force: what was decided until now is of an older generation.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`].
+    pub fn renew(&mut self) -> Result<(), DatapathError> {
+        // The lowest bit, which is the slot, stays.
+        let generation = self.generation + 2;
+        self.active
+            .set(0, generation, 0)
+            .map_err(|error| DatapathError::map(names::ACTIVE)(io_error(error)))?;
+        self.generation = generation;
+        Ok(())
+    }
+
     /// Waits until no program reads the slot that was in use before the last flip.
     fn end_grace(&mut self) -> Result<(), DatapathError> {
         let Some(grace) = self.grace.take() else {

@@ -1,7 +1,8 @@
 //! Settings of the agent that change with the policy, at a restart.
 
-use std::{fs, thread, time::Duration};
+use std::{fs, sync::mpsc, thread, time::Duration};
 
+use nix::errno::Errno;
 use ringfence_tests::{
     Agent, Options, Steps,
     policy::{policy, workloads},
@@ -125,6 +126,45 @@ fn what_the_failsafe_list_let_in_is_judged_anew_when_it_is_not_listed_any_more()
             Act::Go
         });
         agent.restart();
+        until("the stream is cut", || !stream.is_alive());
+    });
+}
+
+#[test]
+fn what_the_failsafe_list_of_a_refused_start_let_in_is_judged_anew() {
+    scene("settings-refused-failsafe", |sandbox| {
+        let steps = Steps::new(sandbox.files(), "steps");
+        let listed =
+            "[failsafe]\ninbound = [{ ports = [\"9000/tcp\"], from = [\"127.0.0.0/8\"] }]\n";
+        let with = |sections: &str| Options {
+            sections: sections.to_owned(),
+            ..options(&steps, "enforce", "allow")
+        };
+        let text = workloads(&["web", "db"]) + &policy("db", "default-deny = [\"ingress\"]", &[]);
+        let mut agent = Agent::start_with(sandbox, &with(""), &text);
+        let _echo = sandbox.actor("db").serve(&["tcp", ADDRESS, "--echo"]);
+        let web = sandbox.actor("web");
+        agent.kill();
+        agent.configure(sandbox, &with(listed));
+        // There is no earlier policy to fall back on.
+        fs::remove_dir_all(sandbox.files().join("agent/state")).unwrap();
+        let (opened, streams) = mpsc::channel();
+        let mut open = true;
+        steps.plan(move |step| {
+            if !open || step.call != "bpf" || step.argument != UPDATE {
+                return Act::Go;
+            }
+            let mut stream = web.start(&["hold", ADDRESS]);
+            if stream.line().ok() {
+                // Let in by the list of this start: it is refused now.
+                open = false;
+                opened.send(stream).unwrap();
+                return Act::Fail(Errno::ENOMEM);
+            }
+            Act::Go
+        });
+        assert!(agent.try_restart().is_err(), "the start is refused");
+        let mut stream = streams.recv().unwrap();
         until("the stream is cut", || !stream.is_alive());
     });
 }
