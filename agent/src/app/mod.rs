@@ -45,7 +45,8 @@ use crate::{
     api,
     change::Command,
     config::{self, Config, LogFormat, Mode, RemoteRefusal},
-    datapath::heap,
+    datapath::{KernelLog, heap},
+    flow,
     metrics::{self, KernelCounts},
     privileges, runtime, sync,
 };
@@ -123,6 +124,17 @@ fn start_log(config: &Config) {
     };
 }
 
+async fn keep_flows(store: flow::Store) -> anyhow::Result<()> {
+    store.run().await;
+    Err(anyhow!("the flow log ended"))
+}
+
+async fn kernel_messages(log: KernelLog) -> anyhow::Result<()> {
+    match log.run().await {
+        Err(error) => Err(anyhow!(error).context("debug messages of the kernel programs")),
+    }
+}
+
 async fn run(config: Config) -> anyhow::Result<()> {
     let cancel = CancellationToken::new();
     // From now on: a reload while the agent starts must not end it.
@@ -134,18 +146,11 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let _lock = started.lock;
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
 
-    let _ = tasks.spawn(until(&cancel, async move {
-        started.store.run().await;
-        Err(anyhow!("the flow log ended"))
-    }));
+    let _ = tasks.spawn(until(&cancel, keep_flows(started.store)));
     let _ = tasks.spawn(until(&cancel, started.endpoints.run()));
     let _ = tasks.spawn(until(&cancel, started.reconcile.run()));
     if let Some(log) = started.kernel_log {
-        let _ = tasks.spawn(until(&cancel, async move {
-            match log.run().await {
-                Err(error) => Err(anyhow!(error).context("debug messages of the kernel programs")),
-            }
-        }));
+        let _ = tasks.spawn(until(&cancel, kernel_messages(log)));
     }
     let (frames, covered) = frames::Task::new(started.frames, started.metrics.clone());
     let _ = tasks.spawn(until(&cancel, frames.run()));
