@@ -158,6 +158,7 @@ pub fn finish(directory: &Path, before: &Files, after: &Files) -> Result<(), Ins
     }
     let (directory, names) = (directory.to_owned(), others);
     Err(if written.is_empty() {
+        tidy(&directory, before, after);
         InstallError::Overtaken { directory, names }
     } else {
         InstallError::Mixed {
@@ -179,15 +180,25 @@ pub fn put_back(directory: &Path, before: &Files, after: &Files) -> Result<(), I
         error,
     })?;
     let Standing { written, .. } = standing(directory, before, after)?;
-    if written.is_empty() {
-        return Ok(());
-    }
     let of = |files: &Files| -> Files {
         let all = files.iter().filter(|(name, _)| written.contains(*name));
         all.map(|(name, text)| (name.clone(), text.clone()))
             .collect()
     };
-    install(directory, &of(after), &of(before))
+    if !written.is_empty() {
+        install(directory, &of(after), &of(before))?;
+    }
+    tidy(directory, before, after);
+    Ok(())
+}
+
+/// Removes what is behind hidden names, also from a try that was cut off.
+fn tidy(directory: &Path, before: &Files, after: &Files) {
+    let (changed, removed) = difference(before, after);
+    for name in changed.iter().chain(&removed) {
+        // Best effort: hidden files are no documents.
+        let _ = fs::remove_file(hidden(directory, name));
+    }
 }
 
 /// The files of a change that are no longer as they were before.
@@ -236,7 +247,6 @@ fn is(path: &Path, text: Option<&String>) -> io::Result<bool> {
 /// [`InstallError::File`] or [`InstallError::Directory`], and the directory is as it was; or [`InstallError::Half`].
 pub fn install(directory: &Path, before: &Files, after: &Files) -> Result<(), InstallError> {
     let (changed, removed) = difference(before, after);
-    let all = || changed.iter().chain(&removed);
     let installed = stage(directory, &changed, after).and_then(|()| {
         let mut done = Vec::new();
         let result = swap_all(directory, &changed, &removed, &mut done);
@@ -248,10 +258,7 @@ pub fn install(directory: &Path, before: &Files, after: &Files) -> Result<(), In
             },
         })
     });
-    for name in all() {
-        // Best effort: hidden files are no documents.
-        let _ = fs::remove_file(hidden(directory, name));
-    }
+    tidy(directory, before, after);
     installed?;
     File::open(directory)
         .and_then(|directory| directory.sync_all())

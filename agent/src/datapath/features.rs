@@ -139,6 +139,7 @@ fn can_set_errno() -> bool {
 
 /// Whether programs can refuse sockets that no other hook sees: BPF LSM is among the security modules, and can be
 /// attached to a cgroup (Linux 6.0).
+#[must_use]
 pub fn has_socket_lsm() -> bool {
     version(&read("/proc/sys/kernel/osrelease")) >= Some((6, 0))
         && lists_module(&read("/sys/kernel/security/lsm"), "bpf")

@@ -87,6 +87,7 @@ pub const SOCKET: Hook = Hook {
 };
 
 /// [`SOCKET`] and [`HOOKS`].
+#[must_use]
 pub fn every() -> impl DoubleEndedIterator<Item = Hook> {
     std::iter::once(SOCKET).chain(HOOKS)
 }

@@ -123,11 +123,14 @@ impl Kernel<'_> {
     /// Where a member of one bit stands, in bits.
     fn bit(&self, structure: &'static str, member: &'static str) -> Result<u32, OffsetsError> {
         let types = self.0.resolve_types_by_name(structure).unwrap_or_default();
-        let mut members = types.iter().flat_map(|kind| match kind {
-            Type::Struct(found) => found.members.as_slice(),
-            _ => &[],
+        let structures = types.iter().filter_map(|kind| {
+            let Type::Struct(found) = kind else {
+                return None;
+            };
+            Some(&found.members)
         });
-        members
+        structures
+            .flatten()
             .find(|it| {
                 it.bitfield_size() == Some(1)
                     && self.0.resolve_name(*it).is_ok_and(|name| name == member)

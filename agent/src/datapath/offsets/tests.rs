@@ -116,8 +116,8 @@ fn kernel(writer: &mut Writer, inode: &[(&str, u32, u32)]) -> Vec<u8> {
     let node = [("id", INT, 96), ("name", INT, 100), ("parent", INT, 152)];
     let _node = writer.members("kernfs_node", STRUCT, &node);
     // Its members have sizes in bits.
-    let reuse = [writer.text("skc_reuse"), INT, 4 << 24 | 152];
-    let shared = [writer.text("skc_reuseport"), INT, 1 << 24 | 156];
+    let reuse = [writer.text("skc_reuse"), INT, (4 << 24) + 152];
+    let shared = [writer.text("skc_reuseport"), INT, (1 << 24) + 156];
     let words = [reuse, shared].concat();
     let _sock = writer.add("sock_common", 0x80 | STRUCT, 2, 4096, &words);
     let inode: Vec<_> = [("i_ino", INT, 72), ("i_sb", INT, 80)]
