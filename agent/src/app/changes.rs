@@ -107,7 +107,7 @@ impl Task {
             return Ok(Applied {
                 generation: self.generation(),
                 unchanged: true,
-                warnings: self.engine.warnings().to_vec(),
+                warnings: self.engine.warnings(),
                 pending: None,
             });
         }
@@ -146,7 +146,7 @@ impl Task {
         Ok(Applied {
             generation: self.generation(),
             unchanged: false,
-            warnings: self.engine.warnings().to_vec(),
+            warnings: self.engine.warnings(),
             pending: self.trial.as_ref().map(Trial::pending),
         })
     }
