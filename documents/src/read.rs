@@ -74,7 +74,7 @@ pub fn read_file(path: &Path) -> Result<Document, ReadError> {
     }
     Ok(Document {
         name: path.display().to_string(),
-        text,
+        text: text.into(),
     })
 }
 

@@ -59,7 +59,7 @@ fn documents_are_named_and_ordered() {
     assert_eq!(home.names(Naming::Path), paths);
     let one = read_file(Path::new(paths.first().unwrap())).unwrap();
     assert_eq!(
-        (one.name.as_str(), one.text.as_str()),
+        (one.name.as_str(), &*one.text),
         (paths.first().unwrap().as_str(), "a")
     );
 }

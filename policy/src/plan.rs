@@ -28,11 +28,11 @@ pub fn plan(old: &Compiled, new: &Compiled) -> Plan {
     let changed = new
         .tables
         .iter()
-        .filter(|(identity, table)| old.tables.get(identity) != Some(*table));
+        .filter(|(identity, table)| old.tables.get(*identity) != Some(*table));
     let gone = old
         .tables
         .keys()
-        .filter(|identity| !new.tables.contains_key(identity));
+        .filter(|identity| !new.tables.contains_key(*identity));
     Plan {
         replace: changed.map(|(&identity, _)| identity).collect(),
         remove: gone.copied().collect(),

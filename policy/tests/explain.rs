@@ -33,7 +33,11 @@ ports = ["443/tcp"]
 fn compiled(deny_unselected: bool) -> Compiled {
     let name = "policy.toml".to_owned();
     let text = POLICY.to_owned();
-    let set = parse(&[Document { name, text }]).unwrap();
+    let set = parse(&[Document {
+        name,
+        text: text.into(),
+    }])
+    .unwrap();
     let context = Context {
         now: OffsetDateTime::UNIX_EPOCH,
         boot_now_ns: 10,

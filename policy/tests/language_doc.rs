@@ -36,9 +36,9 @@ fn blocks(page: &str, kind: &str) -> Vec<String> {
 fn examples_are_valid_together_and_without_warnings() {
     let examples = blocks(PAGE, "toml");
     assert_eq!(examples.len(), 4);
-    let document = |(number, text)| Document {
+    let document = |(number, text): (usize, String)| Document {
         name: format!("example-{number}.toml"),
-        text,
+        text: text.into(),
     };
     let documents: Vec<Document> = examples.into_iter().enumerate().map(document).collect();
     let set = parse(&documents).unwrap();
@@ -61,7 +61,7 @@ fn every_example_is_a_valid_document_of_its_own() {
             let name = "example.toml".to_owned();
             let parsed = parse(&[Document {
                 name,
-                text: text.clone(),
+                text: text.as_str().into(),
             }]);
             assert!(parsed.is_ok(), "{parsed:?}\n{text}");
         }
@@ -72,7 +72,11 @@ fn every_example_is_a_valid_document_of_its_own() {
 fn the_errors_shown_are_those_of_the_document_shown() {
     let text = blocks(PAGE, "toml error").concat();
     let name = "web.toml".to_owned();
-    let errors = parse(&[Document { name, text }]).unwrap_err();
+    let errors = parse(&[Document {
+        name,
+        text: text.into(),
+    }])
+    .unwrap_err();
     let mut shown = String::new();
     for error in errors {
         writeln!(shown, "{error}").unwrap();

@@ -27,7 +27,11 @@ fn compiled(count: usize, closed: &[usize]) -> Compiled {
         .unwrap();
     }
     let name = "policy.toml".to_owned();
-    let set = parse(&[Document { name, text }]).unwrap();
+    let set = parse(&[Document {
+        name,
+        text: text.into(),
+    }])
+    .unwrap();
     let context = Context {
         now: OffsetDateTime::UNIX_EPOCH,
         boot_now_ns: 0,

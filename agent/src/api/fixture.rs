@@ -95,7 +95,7 @@ pub(crate) fn view() -> PolicyView {
 fn view_of(text: &str) -> PolicyView {
     let document = Document {
         name: "/etc/policy.toml".to_owned(),
-        text: text.to_owned(),
+        text: text.into(),
     };
     let set = parse(&[document]).unwrap();
     let identities = derive_identities(&set).unwrap();
@@ -106,9 +106,9 @@ fn view_of(text: &str) -> PolicyView {
     };
     let compiled = compile(&set, &identities, &context).unwrap();
     PolicyView {
-        set,
-        identities,
-        compiled,
+        set: set.into(),
+        identities: identities.into(),
+        compiled: compiled.into(),
         cgroups: Inventory::new(["db"], [(1, "/db/1", &["db"][..])]),
     }
 }
@@ -184,7 +184,7 @@ impl Fixture {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run/agent.sock");
         let view = view();
-        let names = Names::new(&view.set, &view.identities, &view.compiled);
+        let names = Names::default().next(&view.set, &view.identities, &view.compiled);
         let identity = |name: &str| *view.identities.get(name).unwrap();
         let (web, db) = (identity("web"), identity("db"));
         let (flows, store) = flow::open(1000);

@@ -41,7 +41,7 @@ pub fn requests(mut bytes: &[u8]) {
 fn view() -> Option<PolicyView> {
     let document = Document {
         name: "a.toml".to_owned(),
-        text: POLICY.to_owned(),
+        text: POLICY.into(),
     };
     let set = parse(&[document]).ok()?;
     let identities = derive_identities(&set).ok()?;
@@ -52,9 +52,9 @@ fn view() -> Option<PolicyView> {
     };
     let compiled = compile(&set, &identities, &context).ok()?;
     Some(PolicyView {
-        set,
-        identities,
-        compiled,
+        set: set.into(),
+        identities: identities.into(),
+        compiled: compiled.into(),
         cgroups: Inventory::default(),
     })
 }

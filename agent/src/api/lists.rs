@@ -1,6 +1,6 @@
 //! Workloads and policies in force, and which selects which.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use ringfence_policy::model::{Policy, PolicySet, Workload};
 use ringfence_proto::v1;
@@ -42,7 +42,7 @@ fn one_workload(view: &PolicyView, workload: &Workload, policies: Vec<String>) -
     v1::Workload {
         name: workload.name.clone(),
         identity: view.identities.get(&workload.name).copied().unwrap_or(0),
-        labels: workload.labels.clone().into_iter().collect(),
+        labels: BTreeMap::clone(&workload.labels).into_iter().collect(),
         selectors: workload.selectors.iter().map(ToString::to_string).collect(),
         cgroups: view.cgroups.of(&workload.name).map(str::to_owned).collect(),
         location: format!("{}:{}", workload.file, workload.line),

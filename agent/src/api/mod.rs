@@ -89,11 +89,11 @@ pub struct Context {
 #[derive(Clone, Debug, Default)]
 pub struct PolicyView {
     /// Valid policy.
-    pub set: PolicySet,
+    pub set: Arc<PolicySet>,
     /// Identity of each workload.
-    pub identities: Identities,
+    pub identities: Arc<Identities>,
     /// Tables.
-    pub compiled: Compiled,
+    pub compiled: Arc<Compiled>,
     /// Matching cgroups of each workload, as paths below the guarded root.
     pub cgroups: Inventory,
 }

@@ -77,6 +77,7 @@ impl Moment {
             .workloads
             .iter()
             .find(|workload| workload.name == name)
+            .map(Arc::as_ref)
     }
 
     /// Whether a name in a request is one that processes can have.
@@ -158,7 +159,7 @@ pub(super) async fn identities(
             .set
             .workloads
             .iter()
-            .map(|workload| (workload.name.as_str(), &workload.labels))
+            .map(|workload| (workload.name.as_str(), &*workload.labels))
             .collect();
         let mut numbers: Vec<Identity> = RESERVED.iter().map(|(_, number)| *number).collect();
         numbers.sort_unstable();

@@ -1,6 +1,6 @@
 //! State of the agent in plain types, as the tasks that know it publish it.
 
-use std::{collections::BTreeMap, path::PathBuf, time::SystemTime};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::SystemTime};
 
 use ringfence_common::abi::rule::{DENY_EGRESS, DENY_INGRESS, DENY_LISTEN, SELECTED};
 use ringfence_policy::compile::{Compiled, Table};
@@ -143,7 +143,7 @@ pub(super) fn message(context: &Context) -> v1::GetStatusResponse {
 
 /// Workloads that can be denied something as things stand.
 fn restricted(compiled: &Compiled) -> usize {
-    let enforced = |flags: u16| move |table: &&Table| table.header.enforced & flags != 0;
+    let enforced = |flags: u16| move |table: &&Arc<Table>| table.header.enforced & flags != 0;
     let tables = || compiled.tables.values();
     let restricted = tables()
         .filter(enforced(DENY_EGRESS | DENY_INGRESS | DENY_LISTEN))

@@ -103,7 +103,7 @@ impl Task {
             return Ok(Applied {
                 generation: self.generation(),
                 unchanged: true,
-                warnings: self.engine.warnings().to_vec(),
+                warnings: self.engine.warnings(),
                 pending: None,
             });
         }
@@ -142,7 +142,7 @@ impl Task {
         Ok(Applied {
             generation: self.generation(),
             unchanged: false,
-            warnings: self.engine.warnings().to_vec(),
+            warnings: self.engine.warnings(),
             pending: self.trial.as_ref().map(Trial::pending),
         })
     }

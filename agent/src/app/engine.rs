@@ -17,9 +17,9 @@ use std::{
 
 use ringfence_common::abi::Identity;
 use ringfence_policy::{
-    compile::{self, Compiled, Context, compile},
+    compile::{self, Compilation, Compiled, Context},
     model::{Document, Identities, PolicySet},
-    parse::{lint, parse},
+    parse::{Diagnostic, Lint, Parsed},
 };
 use tokio::sync::Notify;
 
@@ -44,11 +44,14 @@ pub struct Engine {
     controller: Option<Held>,
     /// The policy directory's documents in force.
     local: Vec<Document>,
-    set: PolicySet,
+    /// What they say.
+    parsed: Parsed,
+    compilation: Compilation,
     /// What is valid in it but hardly meant.
+    lint: Lint,
     warnings: Vec<String>,
-    identities: Identities,
-    compiled: Compiled,
+    /// What is so because of files of this host.
+    scripts: Vec<String>,
     /// What the identity maps hold.
     written: Option<Arc<Tables>>,
     source: PolicySource,
@@ -73,10 +76,11 @@ pub struct Repairs {
 
 /// A policy that is valid but not in force.
 struct Candidate {
-    set: PolicySet,
+    parsed: Parsed,
+    compilation: Compilation,
+    lint: Lint,
     warnings: Vec<String>,
-    identities: Identities,
-    compiled: Compiled,
+    scripts: Vec<String>,
 }
 
 impl Engine {
@@ -96,10 +100,11 @@ impl Engine {
             state_dir,
             controller: None,
             local: Vec::new(),
-            set: PolicySet::default(),
+            parsed: Parsed::default(),
+            compilation: Compilation::default(),
+            lint: Lint::default(),
             warnings: Vec::new(),
-            identities: Identities::new(),
-            compiled: Compiled::default(),
+            scripts: Vec::new(),
             written: None,
             source: PolicySource::Files,
             in_force: false,
@@ -170,6 +175,7 @@ impl Engine {
         let (now, _) = self.clock.now();
         self.clock.is_stale()
             || self
+                .compilation
                 .compiled
                 .next_change
                 .is_some_and(|change| change <= now)
@@ -181,20 +187,27 @@ impl Engine {
     /// As [`Self::apply`].
     pub fn propose(&self, local: &[Document], tgids: &BTreeSet<u32>) -> Result<Proposal, String> {
         let candidate = self.check(self.controller.as_ref(), local)?;
+        let warnings = candidate.all_warnings();
+        let Compilation {
+            set,
+            identities,
+            compiled,
+            ..
+        } = candidate.compilation;
         let foreseen = self
             .resolver
-            .foresee(&candidate.set.workloads, &candidate.identities, tgids)
+            .foresee(&set.workloads, &identities, tgids)
             .map_err(|error| error.to_string())?;
-        let rules = candidate.set.policies.iter();
+        let rules = set.policies.iter();
         Ok(Proposal {
             sizes: [
-                candidate.set.workloads.len(),
-                candidate.set.policies.len(),
+                set.workloads.len(),
+                set.policies.len(),
                 rules.map(|policy| policy.rules.len()).sum(),
             ],
-            compiled: candidate.compiled,
-            identities: candidate.identities,
-            warnings: candidate.warnings,
+            compiled,
+            identities,
+            warnings,
             foreseen,
         })
     }
@@ -210,31 +223,42 @@ impl Engine {
     fn check(&self, controller: Option<&Held>, local: &[Document]) -> Result<Candidate, String> {
         let mut documents: Vec<Document> = local.to_vec();
         documents.extend(controller.iter().flat_map(|held| held.documents.clone()));
-        let set = parse(&documents).map_err(|problems| {
+        let parsed = self.parsed.next(&documents).map_err(|problems| {
             problems
                 .iter()
                 .map(ToString::to_string)
                 .collect::<Vec<_>>()
                 .join("\n")
         })?;
-        let identities = number(&set, controller)?;
+        let set = &parsed.set;
+        let same_workloads = set.workloads.is(&self.compilation.set.workloads);
+        let before = self.controller.as_ref().map(|held| &held.identities);
+        let same = same_workloads && before == controller.map(|held| &held.identities);
+        let identities = if same {
+            Arc::clone(&self.compilation.identities)
+        } else {
+            Arc::new(number(set, controller)?)
+        };
         let (now, boot_now_ns) = self.clock.now();
         let context = Context {
             now,
             boot_now_ns,
             deny_unselected: self.deny_unselected,
         };
-        let compiled = compile(&set, &identities, &context).map_err(|error| error.to_string())?;
-        let warnings = lint(&set, time::OffsetDateTime::now_utc())
-            .iter()
-            .chain(&identity::scripts(&set))
-            .map(ToString::to_string)
-            .collect();
+        let compilation = self.compilation.next(set.clone(), identities, &context);
+        let text = |found: &Diagnostic| found.to_string();
+        let lint = self.lint.next(set, time::OffsetDateTime::now_utc());
+        let scripts = if same_workloads {
+            self.scripts.clone()
+        } else {
+            identity::scripts(set).iter().map(text).collect()
+        };
         Ok(Candidate {
-            set,
-            warnings,
-            identities,
-            compiled,
+            compilation: compilation.map_err(|error| error.to_string())?,
+            warnings: lint.all().iter().map(text).collect(),
+            lint,
+            scripts,
+            parsed,
         })
     }
 
@@ -366,37 +390,43 @@ impl Engine {
 
     /// What is valid in the policy in force but hardly meant.
     #[must_use]
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
+    pub fn warnings(&self) -> Vec<String> {
+        [&*self.warnings, &*self.scripts].concat()
     }
 
     /// The policy in force.
     #[must_use]
-    pub const fn set(&self) -> &PolicySet {
-        &self.set
+    pub fn set(&self) -> &PolicySet {
+        &self.compilation.set
     }
 
     /// The identity of each workload.
     #[must_use]
-    pub const fn identities(&self) -> &Identities {
-        &self.identities
+    pub fn identities(&self) -> &Identities {
+        &self.compilation.identities
     }
 
     /// The tables in force.
     #[must_use]
-    pub const fn compiled(&self) -> &Compiled {
-        &self.compiled
+    pub fn compiled(&self) -> &Compiled {
+        &self.compilation.compiled
     }
 
     /// What the interfaces show of it.
     #[must_use]
     pub fn view(&self) -> PolicyView {
         PolicyView {
-            set: self.set.clone(),
-            identities: self.identities.clone(),
-            compiled: self.compiled.clone(),
+            set: Arc::clone(&self.compilation.set),
+            identities: Arc::clone(&self.compilation.identities),
+            compiled: Arc::clone(&self.compilation.compiled),
             cgroups: self.resolver.inventory().clone(),
         }
+    }
+}
+
+impl Candidate {
+    fn all_warnings(&self) -> Vec<String> {
+        [&*self.warnings, &*self.scripts].concat()
     }
 }
 

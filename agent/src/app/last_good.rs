@@ -31,10 +31,15 @@ pub enum LastGoodError {
 }
 
 /// Documents by name: their paths, unlike those of the controller.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
-    documents: BTreeMap<String, String>,
+    documents: BTreeMap<String, Box<str>>,
+}
+
+#[derive(Serialize)]
+struct Saved<'d> {
+    documents: BTreeMap<&'d str, &'d str>,
 }
 
 /// Keeps these documents.
@@ -42,9 +47,9 @@ struct Body {
 /// # Errors
 /// The state directory cannot be written; what was kept before is then still whole.
 pub fn save(state_dir: &Path, documents: &[Document]) -> Result<(), LastGoodError> {
-    let pair = |document: &Document| (document.name.clone(), document.text.clone());
-    let body = Body {
-        documents: documents.iter().map(pair).collect(),
+    let pairs = documents.iter().map(|it| (it.name.as_str(), &*it.text));
+    let body = Saved {
+        documents: pairs.collect(),
     };
     SEAL.save(state_dir, &body).map_err(LastGoodError::NotKept)
 }
@@ -57,7 +62,10 @@ pub fn load(state_dir: &Path) -> Result<Option<Vec<Document>>, LastGoodError> {
     let judge = |body: Body| {
         let documents = body.documents.into_iter();
         Ok(documents
-            .map(|(name, text)| Document { name, text })
+            .map(|(name, text)| Document {
+                name,
+                text: text.into(),
+            })
             .collect())
     };
     SEAL.load(state_dir, judge).map_err(LastGoodError::Unusable)
@@ -75,7 +83,7 @@ mod tests {
         assert_eq!(load(state.path()).unwrap(), None);
         let named = |name: &str| Document {
             name: format!("/etc/ringfence/policy.d/{name}.toml"),
-            text: format!("# {name} \u{fc} \\ \0\n"),
+            text: format!("# {name} \u{fc} \\ \0\n").into(),
         };
         let documents = vec![named("api"), named("web")];
         save(state.path(), &documents).unwrap();

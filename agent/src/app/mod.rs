@@ -210,7 +210,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         counts: started.counts,
         flows: started.flows,
         controller: config.controller.is_some(),
-        unmatched: Vec::new(),
+        unmatched: warnings::Unmatched::default(),
         found: started.first.found,
         refusals: started.first.refusals,
         trial: started.first.trial,

@@ -29,7 +29,7 @@ use super::{
     revoke,
     start::hooks,
     trial::{self, Trial},
-    warnings::{self, InForce},
+    warnings::{self, InForce, Unmatched},
 };
 use crate::{
     api::{ControllerState, PolicySource},
@@ -67,7 +67,7 @@ pub struct Task {
     /// Warnings of the start: about the configuration, and about what it found in the kernel.
     pub configured: Vec<String>,
     /// Warnings about workloads that match no cgroup at present.
-    pub unmatched: Vec<String>,
+    pub unmatched: Unmatched,
     /// What the policy directory was last found to hold, or why it is refused.
     pub found: Result<Vec<Document>, String>,
     /// What is not in force.
@@ -351,7 +351,7 @@ impl Task {
 
     fn show_cgroups(&mut self) {
         let resolver = self.engine.resolver();
-        self.unmatched = warnings::unmatched(&InForce {
+        self.unmatched.update(&InForce {
             set: self.engine.set(),
             identities: self.engine.identities(),
             compiled: self.engine.compiled(),
@@ -379,7 +379,7 @@ impl Task {
         });
         let mut all = self.configured.clone();
         all.extend(none);
-        all.extend_from_slice(self.engine.warnings());
+        all.extend(self.engine.warnings());
         all.extend(ties);
         all.extend(warnings::unknown_names(
             self.engine.resolver().unknown_names(),
@@ -388,7 +388,7 @@ impl Task {
         all.extend(crowd);
         all.extend(self.engine.bounds());
         all.extend(frames::warning(&self.covered.borrow()));
-        all.extend_from_slice(&self.unmatched);
+        all.extend_from_slice(self.unmatched.lines());
         all.extend(self.note.clone());
         if let (Some(trial), Ok(found)) = (&self.trial, &self.found)
             && trial.is_overtaken(found)

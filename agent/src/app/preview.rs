@@ -33,9 +33,9 @@ use crate::{
 /// A policy that passed every check and is not in force.
 pub struct Proposal {
     /// Its tables.
-    pub compiled: Compiled,
+    pub compiled: Arc<Compiled>,
     /// Its workloads.
-    pub identities: Identities,
+    pub identities: Arc<Identities>,
     /// Who would be who.
     pub foreseen: Foreseen,
     /// What is valid in it but hardly meant.

@@ -41,7 +41,7 @@ ports = ["5432/tcp"]
 fn proposal() -> Proposal {
     let document = Document {
         name: "/p.toml".to_owned(),
-        text: POLICY.to_owned(),
+        text: POLICY.into(),
     };
     let set = parse(&[document]).unwrap();
     let identities = derive_identities(&set).unwrap();
@@ -51,8 +51,8 @@ fn proposal() -> Proposal {
         deny_unselected: false,
     };
     Proposal {
-        compiled: compile(&set, &identities, &context).unwrap(),
-        identities,
+        compiled: compile(&set, &identities, &context).unwrap().into(),
+        identities: identities.into(),
         foreseen: Foreseen::default(),
         warnings: Vec::new(),
         sizes: [2, 2, 2],

@@ -95,8 +95,9 @@ impl Published {
 
     /// Replaces policy and names.
     pub fn set_policy(&self, view: PolicyView) {
-        let names = Names::new(&view.set, &view.identities, &view.compiled);
-        drop(self.names.send_replace(Arc::new(names)));
+        self.names.send_modify(|names| {
+            *names = Arc::new(names.next(&view.set, &view.identities, &view.compiled));
+        });
         drop(self.policy.send_replace(Arc::new(view)));
     }
 

@@ -1,11 +1,12 @@
 //! What deserves a second look in the policy in force, as this host stands.
 
-use std::{collections::HashSet, path::Path};
+use std::{collections::HashSet, path::Path, sync::Arc};
 
-use ringfence_common::abi::rule::SELECTED;
+use imbl::{OrdMap, ordmap::DiffItem};
+use ringfence_common::abi::{Identity, rule::SELECTED};
 use ringfence_policy::{
-    compile::Compiled,
-    model::{Document, Identities, PolicySet, Workload},
+    compile::{Compiled, Table},
+    model::{Document, Identities, PolicySet, Workload, Workloads},
 };
 
 use crate::{
@@ -19,6 +20,7 @@ const NAMES: usize = 8;
 const LINES: usize = 32;
 
 /// The policy in force, and where it takes hold.
+#[derive(Clone, Copy)]
 pub struct InForce<'a> {
     /// The policy.
     pub set: &'a PolicySet,
@@ -56,10 +58,47 @@ pub fn containers<'a>(
     ))
 }
 
+/// What [`unmatched`] found, kept while nothing changes that it looks at.
+#[derive(Debug, Default)]
+pub struct Unmatched {
+    found: Vec<String>,
+    workloads: Workloads,
+    tables: OrdMap<Identity, Arc<Table>>,
+    cgroups: Inventory,
+    files: Vec<String>,
+}
+
+impl Unmatched {
+    /// Looks again where that can tell something else.
+    pub fn update(&mut self, policy: &InForce<'_>) {
+        let files = policy.local.iter().map(|it| it.name.as_str());
+        let tables = &policy.compiled.tables;
+        let same = self.workloads.is(&policy.set.workloads)
+            && self.files.iter().map(String::as_str).eq(files.clone())
+            && self.cgroups == *policy.cgroups
+            && self.tables.diff(tables).all(|item| match item {
+                DiffItem::Update { old, new } => selected(old.1) == selected(new.1),
+                DiffItem::Add(..) | DiffItem::Remove(..) => false,
+            });
+        if !same {
+            self.found = unmatched(policy);
+            self.workloads = policy.set.workloads.clone();
+            self.cgroups = policy.cgroups.clone();
+            self.files = files.map(str::to_owned).collect();
+        }
+        self.tables.clone_from(tables);
+    }
+
+    /// One line each.
+    #[must_use]
+    pub fn lines(&self) -> &[String] {
+        &self.found
+    }
+}
+
 /// Workloads that a policy selects and that match no cgroup at present. Those of the policy directory,
 /// which was written for this host, get a line each; the controller sends every host those of all hosts.
-#[must_use]
-pub fn unmatched(policy: &InForce<'_>) -> Vec<String> {
+fn unmatched(policy: &InForce<'_>) -> Vec<String> {
     let files: HashSet<&str> = policy.local.iter().map(|it| it.name.as_str()).collect();
     let absent = policy
         .set
@@ -153,15 +192,19 @@ pub fn ties<'a>(ties: impl Iterator<Item = &'a Tie>) -> Vec<String> {
 fn is_selected(policy: &InForce<'_>, workload: &Workload) -> bool {
     let identity = policy.identities.get(&workload.name);
     let table = identity.and_then(|identity| policy.compiled.tables.get(identity));
-    // Drafts and enforced policies.
-    table.is_some_and(|table| table.header.draft & SELECTED != 0)
+    table.is_some_and(|table| selected(table))
+}
+
+/// By drafts and enforced policies.
+fn selected(table: &Table) -> bool {
+    table.header.draft & SELECTED != 0
 }
 
 fn has_cgroup(policy: &InForce<'_>, workload: &Workload) -> bool {
     policy.cgroups.of(&workload.name).next().is_some()
 }
 
-fn summary(workloads: &[&Workload], what: &str) -> Option<String> {
+fn summary(workloads: &[&Arc<Workload>], what: &str) -> Option<String> {
     if workloads.is_empty() {
         return None;
     }
@@ -198,7 +241,7 @@ mod tests {
         };
         Document {
             name: name.to_owned(),
-            text: workloads.map(workload).collect::<String>() + policy,
+            text: (workloads.map(workload).collect::<String>() + policy).into(),
         }
     }
 
@@ -233,6 +276,54 @@ mod tests {
         assert!(warnings(&documents, &documents, &["w0", "w1"]).is_empty());
         let unselected = [document("/etc/p.toml", 0..2, "")];
         assert!(warnings(&unselected, &unselected, &[]).is_empty());
+    }
+
+    #[test]
+    fn what_was_found_is_found_again_when_anything_changes_that_it_tells_of() {
+        let documents = [document("/etc/p.toml", 0..2, POLICY)];
+        let set = parse(&documents).unwrap();
+        let identities = derive_identities(&set).unwrap();
+        let context = Context {
+            now: OffsetDateTime::UNIX_EPOCH,
+            boot_now_ns: 1,
+            deny_unselected: false,
+        };
+        let compiled = compile(&set, &identities, &context).unwrap();
+        let cgroups = Inventory::new([], [(1, "/somewhere", &["w0"][..])]);
+        let now = InForce {
+            set: &set,
+            identities: &identities,
+            compiled: &compiled,
+            local: &documents,
+            cgroups: &cgroups,
+        };
+        let mut kept = Unmatched::default();
+        kept.update(&now);
+        assert_eq!(kept.lines().len(), 1);
+        let both = Inventory::new([], [(1, "/somewhere", &["w0", "w1"][..])]);
+        kept.update(&InForce {
+            cgroups: &both,
+            ..now
+        });
+        assert!(kept.lines().is_empty());
+        kept.update(&now);
+        let mut unselected = compiled.clone();
+        let without = |(identity, table): (&Identity, &Arc<Table>)| {
+            let mut table = Table::clone(table);
+            table.header.draft = 0;
+            (*identity, Arc::new(table))
+        };
+        unselected.tables = compiled.tables.iter().map(without).collect();
+        kept.update(&InForce {
+            compiled: &unselected,
+            ..now
+        });
+        assert!(kept.lines().is_empty());
+        kept.update(&now);
+        assert_eq!(kept.lines().len(), 1);
+        // Those of a controller are one line, which says so.
+        kept.update(&InForce { local: &[], ..now });
+        assert!(kept.lines().iter().all(|line| line.contains("controller")));
     }
 
     #[test]

@@ -184,7 +184,10 @@ pub struct Refused {
 pub fn files(documents: &[Document]) -> Files {
     let one = |document: &Document| {
         let name = Path::new(&document.name).file_name()?;
-        Some((name.to_string_lossy().into_owned(), document.text.clone()))
+        Some((
+            name.to_string_lossy().into_owned(),
+            document.text.to_string(),
+        ))
     };
     documents.iter().filter_map(one).collect()
 }
@@ -194,7 +197,7 @@ pub fn files(documents: &[Document]) -> Files {
 pub fn documents(directory: &Path, files: &Files) -> Vec<Document> {
     let one = |(name, text): (&String, &String)| Document {
         name: directory.join(name).display().to_string(),
-        text: text.clone(),
+        text: text.as_str().into(),
     };
     let mut documents: Vec<Document> = files.iter().map(one).collect();
     documents.sort_unstable();

@@ -101,8 +101,8 @@ fn files(paths: &[PathBuf]) -> Result<Files, CliError> {
             let name = Path::new(&document.name).file_name();
             let name = name.map(|name| name.to_string_lossy().into_owned());
             let name = name.unwrap_or_default();
-            let before = files.insert(name.clone(), document.text.clone());
-            if before.is_some_and(|before| before != document.text) {
+            let before = files.insert(name.clone(), document.text.to_string());
+            if before.is_some_and(|before| *before != *document.text) {
                 return Err(CliError::Usage(format!(
                     "{name} is there twice, with different texts; the policy directory holds one file of a name"
                 )));

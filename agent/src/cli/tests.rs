@@ -328,13 +328,17 @@ async fn the_headline_says_whether_anything_is_restricted() {
     assert_eq!(headline().await, "ENFORCING\n");
 
     let mut drafts = crate::api::fixture::view();
-    for table in drafts.compiled.tables.values_mut() {
-        table.header.enforced = 0;
-    }
+    let compiled = Arc::make_mut(&mut drafts.compiled);
+    let tables = std::mem::take(&mut compiled.tables).into_iter();
+    let without = tables.map(|(identity, mut table)| {
+        Arc::make_mut(&mut table).header.enforced = 0;
+        (identity, table)
+    });
+    compiled.tables = without.collect();
     fixture.set_policy(drafts.clone());
     let nothing = "NOTHING RESTRICTED: no enforced policy selects a workload\n";
     assert_eq!(headline().await, nothing);
-    drafts.compiled.deny_unselected = true;
+    Arc::make_mut(&mut drafts.compiled).deny_unselected = true;
     fixture.set_policy(drafts);
     assert_eq!(headline().await, "ENFORCING\n");
 

@@ -4,10 +4,6 @@ use std::{io, path::Path};
 
 use aya::maps::{MapData, RingBuf};
 use ringfence_common::abi::{Event, names};
-use ringfence_policy::{
-    compile::Compiled,
-    model::{Identities, PolicySet},
-};
 use tokio::sync::watch;
 
 use super::{
@@ -64,11 +60,7 @@ impl Events {
 
 /// An entrance for the fuzz target: records through to the message that the interface sends.
 pub(crate) fn fuzz(bytes: &[u8]) {
-    let names = Names::new(
-        &PolicySet::default(),
-        &Identities::new(),
-        &Compiled::default(),
-    );
+    let names = Names::default();
     let (_sender, cgroups) = watch::channel(Inventory::default());
     let mut processes = ProcessBook::new(cgroups);
     for event in bytes

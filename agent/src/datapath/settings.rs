@@ -4,7 +4,7 @@
 //! under a policy that means the same with those of before and those to come, and the failsafe list is
 //! both lists meanwhile.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use aya::maps::{Array, MapData};
 use ringfence_common::abi::{
@@ -105,7 +105,7 @@ impl Configured {
         let tables = compiled.tables.iter();
         Compiled {
             tables: tables
-                .map(|(identity, table)| (*identity, each(table)))
+                .map(|(identity, table)| (*identity, Arc::new(each(table))))
                 .collect(),
             ..compiled.clone()
         }
@@ -169,20 +169,23 @@ mod tests {
 
     #[test]
     fn what_is_spelled_out_means_the_same_under_the_settings_before() {
-        let table = |enforced| Table {
-            header: Header {
-                enforced,
-                draft: enforced,
-                ..Header::default()
-            },
-            ..Table::default()
+        let table = |enforced| {
+            Arc::new(Table {
+                header: Header {
+                    enforced,
+                    draft: enforced,
+                    ..Header::default()
+                },
+                ..Table::default()
+            })
         };
         let compiled = Compiled {
             tables: [
                 (UNSELECTED, table(ALLOW_SELF)),
                 (SELECTED_ONE, table(SELECTED | DENY_EGRESS | DENY_LISTEN)),
             ]
-            .into(),
+            .into_iter()
+            .collect(),
             ..Compiled::default()
         };
         let all = [0, DENY_UNSELECTED, DRAFT_MODE, DRAFT_MODE | DENY_UNSELECTED];

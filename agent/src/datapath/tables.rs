@@ -9,14 +9,15 @@ mod held;
 mod outer;
 
 use std::{
-    collections::BTreeMap,
     io,
     os::fd::{AsFd, OwnedFd},
     path::Path,
+    sync::Arc,
     thread::{self, JoinHandle},
 };
 
 use aya::maps::{Array, HashMap, HashOfMaps, MapData};
+use imbl::{OrdMap, ordmap::DiffItem};
 use ringfence_common::abi::{CidrKey, Header, Identity, RuleEntry, RuleKey, SlotKey, names};
 use ringfence_policy::compile::{Compiled, Table};
 
@@ -32,6 +33,9 @@ const HASH: u32 = 1;
 const LPM_TRIE: u32 = 11;
 const NO_PREALLOC: u32 = 1;
 
+/// Tables of one slot. Copies share what they have in common, and what is shared is not compared.
+type Slot = OrdMap<Identity, Arc<Table>>;
+
 /// The maps that hold policy.
 pub struct Tables {
     active: Array<MapData, u64>,
@@ -41,7 +45,7 @@ pub struct Tables {
     /// The outer maps again, for batches.
     outer: [OwnedFd; 2],
     /// What each slot holds; unknown before the first write of this process.
-    slots: [Option<BTreeMap<Identity, Table>>; 2],
+    slots: [Option<Slot>; 2],
     generation: u64,
     /// Waits for the programs that began before the last flip.
     grace: Option<JoinHandle<io::Result<()>>>,
@@ -86,7 +90,7 @@ impl Tables {
     ///
     /// # Errors
     /// [`DatapathError::Map`].
-    pub fn in_force(&self) -> Result<BTreeMap<Identity, Table>, DatapathError> {
+    pub fn in_force(&self) -> Result<Slot, DatapathError> {
         self.held(u32::from(self.generation % 2 == 1))
     }
 
@@ -153,16 +157,19 @@ impl Tables {
     fn write(
         &mut self,
         slot: usize,
-        held: Option<&BTreeMap<Identity, Table>>,
-        wanted: &BTreeMap<Identity, Table>,
+        held: Option<&Slot>,
+        wanted: &Slot,
     ) -> Result<(), DatapathError> {
         let number = u32::from(slot == 1);
         let [mut rules, mut cidrs] = self.without_stale(number, held, wanted)?;
         let other = self.slots.get(1 - slot).and_then(Option::as_ref);
-        for (identity, table) in wanted {
-            if held.and_then(|held| held.get(identity)) == Some(table) {
-                continue;
-            }
+        let nothing = Slot::new();
+        for item in held.unwrap_or(&nothing).diff(wanted) {
+            let (identity, table) = match item {
+                DiffItem::Add(identity, table) => (identity, table),
+                DiffItem::Update { new, .. } => new,
+                DiffItem::Remove(..) => continue,
+            };
             let key = SlotKey {
                 identity: *identity,
                 slot: number,
@@ -201,18 +208,26 @@ impl Tables {
     fn without_stale(
         &mut self,
         slot: u32,
-        held: Option<&BTreeMap<Identity, Table>>,
-        wanted: &BTreeMap<Identity, Table>,
+        held: Option<&Slot>,
+        wanted: &Slot,
     ) -> Result<[Change; 2], DatapathError> {
         let [headers, rules, cidrs]: [Vec<Identity>; 3] = match held {
             Some(held) => {
-                let all: Vec<_> = held.keys().copied().collect();
-                let cidrs = held.iter().filter(|(_, table)| !table.cidrs.is_empty());
-                [
-                    all.clone(),
-                    all,
-                    cidrs.map(|(identity, _)| *identity).collect(),
-                ]
+                let differ = || {
+                    held.diff(wanted).filter_map(|item| match item {
+                        DiffItem::Remove(identity, table)
+                        | DiffItem::Update {
+                            old: (identity, table),
+                            ..
+                        } => Some((*identity, table)),
+                        DiffItem::Add(..) => None,
+                    })
+                };
+                let with = |has: fn(&Table) -> bool| {
+                    let tables = differ().filter(move |(_, table)| has(table));
+                    tables.map(|(identity, _)| identity).collect()
+                };
+                [with(|_| true), with(has_rules), with(has_cidrs)]
             }
             None => [
                 in_slot(slot, self.headers.keys()),
@@ -222,7 +237,7 @@ impl Tables {
         };
         let stale = |held: Vec<Identity>, needed: fn(&Table) -> bool| -> Vec<SlotKey> {
             held.into_iter()
-                .filter(|identity| !wanted.get(identity).is_some_and(needed))
+                .filter(|identity| !wanted.get(identity).is_some_and(|table| needed(table)))
                 .map(|identity| SlotKey { identity, slot })
                 .collect()
         };

@@ -19,7 +19,7 @@ mod tests;
 pub use counters::{Counters, Event};
 pub use filter::{Filter, FilterError};
 pub use live::{Listing, Live};
-pub use names::{Names, Party, Rule};
+pub use names::{Names, Party};
 pub use process::ProcessBook;
 pub use record::{Record, record};
 pub use render::address;

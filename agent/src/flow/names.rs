@@ -5,10 +5,11 @@ use std::{
     sync::Arc,
 };
 
+use imbl::OrdMap;
 use ringfence_common::abi::Identity;
 use ringfence_policy::{
-    compile::Compiled,
-    model::{Identities, PolicySet, RESERVED},
+    compile::{Compiled, RuleSource},
+    model::{Identities, PolicySet, RESERVED, Workloads},
 };
 
 /// Who an identity is.
@@ -19,57 +20,33 @@ pub struct Party {
     /// Name of the workload or of the reserved identity; `unknown(N)` for any other number.
     pub name: String,
     /// Labels of the workload.
-    pub labels: BTreeMap<String, String>,
-}
-
-/// Where a rule stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rule {
-    /// Its number.
-    pub id: u32,
-    /// Name of its policy.
-    pub policy: String,
-    /// Section and position, as in `egress[0]`.
-    pub section: String,
-    /// Document and line, as in `web.toml:12`.
-    pub location: String,
+    pub labels: Arc<BTreeMap<String, String>>,
 }
 
 /// Names of one generation. Records keep what they need of it, so it can be dropped.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
-    parties: HashMap<Identity, Arc<Party>>,
-    rules: HashMap<u32, Arc<Rule>>,
+    workloads: Workloads,
+    identities: Arc<Identities>,
+    parties: Arc<HashMap<Identity, Arc<Party>>>,
+    rules: OrdMap<u32, Arc<RuleSource>>,
 }
 
 impl Names {
-    /// The names of a compiled policy.
+    /// The names of another policy, in which workloads may be the same.
     #[must_use]
-    pub fn new(set: &PolicySet, identities: &Identities, compiled: &Compiled) -> Self {
-        let reserved = RESERVED.into_iter().map(|(name, identity)| Party {
-            identity,
-            name: name.to_owned(),
-            labels: BTreeMap::new(),
-        });
-        let workloads = set.workloads.iter().filter_map(|workload| {
-            Some(Party {
-                identity: *identities.get(&workload.name)?,
-                name: workload.name.clone(),
-                labels: workload.labels.clone(),
-            })
-        });
-        let rules = compiled.rules.iter().map(|(id, source)| Rule {
-            id: *id,
-            policy: source.policy.clone(),
-            section: source.section.clone(),
-            location: format!("{}:{}", source.file, source.line),
-        });
+    pub fn next(&self, set: &PolicySet, identities: &Arc<Identities>, compiled: &Compiled) -> Self {
+        let same = set.workloads.is(&self.workloads) && Arc::ptr_eq(identities, &self.identities);
+        let parties = if same && !self.parties.is_empty() {
+            Arc::clone(&self.parties)
+        } else {
+            Arc::new(parties(&set.workloads, identities))
+        };
         Self {
-            parties: reserved
-                .chain(workloads)
-                .map(|party| (party.identity, Arc::new(party)))
-                .collect(),
-            rules: rules.map(|rule| (rule.id, Arc::new(rule))).collect(),
+            workloads: set.workloads.clone(),
+            identities: Arc::clone(identities),
+            parties,
+            rules: compiled.rules.clone(),
         }
     }
 
@@ -82,25 +59,44 @@ impl Names {
                 identity,
                 name: reserved(identity)
                     .map_or_else(|| format!("unknown({identity})"), str::to_owned),
-                labels: BTreeMap::new(),
+                labels: Arc::default(),
             })
         })
     }
 
     /// Where rule `id` stands; `None` for 0, which is no rule.
     #[must_use]
-    pub fn rule(&self, id: u32) -> Option<Arc<Rule>> {
+    pub fn rule(&self, id: u32) -> Option<Arc<RuleSource>> {
         if id == 0 {
             return None;
         }
         let known = self.rules.get(&id).cloned();
         Some(known.unwrap_or_else(|| {
-            Arc::new(Rule {
+            Arc::new(RuleSource {
                 id,
-                ..Rule::default()
+                ..RuleSource::default()
             })
         }))
     }
+}
+
+fn parties(workloads: &Workloads, identities: &Identities) -> HashMap<Identity, Arc<Party>> {
+    let reserved = RESERVED.into_iter().map(|(name, identity)| Party {
+        identity,
+        name: name.to_owned(),
+        labels: Arc::default(),
+    });
+    let workloads = workloads.iter().filter_map(|workload| {
+        Some(Party {
+            identity: *identities.get(&workload.name)?,
+            name: workload.name.clone(),
+            labels: Arc::clone(&workload.labels),
+        })
+    });
+    reserved
+        .chain(workloads)
+        .map(|party| (party.identity, Arc::new(party)))
+        .collect()
 }
 
 /// Name of a reserved identity.

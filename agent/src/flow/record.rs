@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use ringfence_common::abi::{self, Direction, event, tuple};
+use ringfence_policy::compile::RuleSource;
 
-use super::{Names, Party, ProcessBook, Rule};
+use super::{Names, Party, ProcessBook};
 
 /// An event of a flow with the names that held when it was read.
 #[derive(Clone, Debug)]
@@ -21,9 +22,9 @@ pub struct Record {
     /// The other end.
     pub peer: Arc<Party>,
     /// Rule that decided.
-    pub rule: Option<Arc<Rule>>,
+    pub rule: Option<Arc<RuleSource>>,
     /// Rule that decides with the draft policies added.
-    pub draft_rule: Option<Arc<Rule>>,
+    pub draft_rule: Option<Arc<RuleSource>>,
     /// Path of the executable.
     pub executable: Option<Arc<str>>,
     /// cgroup below the guarded root.

@@ -5,9 +5,10 @@ use std::net::Ipv6Addr;
 
 use prost_types::Timestamp;
 use ringfence_common::abi::{Direction, Reason, event, socket};
+use ringfence_policy::compile::RuleSource;
 use ringfence_proto::v1;
 
-use super::{Record, Rule, record::End};
+use super::{Record, record::End};
 
 const NS_PER_SECOND: i64 = 1_000_000_000;
 
@@ -89,12 +90,16 @@ fn reason(number: u8) -> String {
     )
 }
 
-fn rule(rule: &Rule) -> v1::RuleRef {
+fn rule(rule: &RuleSource) -> v1::RuleRef {
     v1::RuleRef {
         id: rule.id,
         policy: rule.policy.clone(),
         rule: rule.section.clone(),
-        location: rule.location.clone(),
+        location: if rule.file.is_empty() {
+            String::new()
+        } else {
+            format!("{}:{}", rule.file, rule.line)
+        },
     }
 }
 

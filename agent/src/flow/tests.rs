@@ -1,14 +1,16 @@
 //! Records, filters and the store, on events as the kernel sends them.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic fails the test")]
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use ringfence_common::{
     abi::{self, Decision, Direction, Owner, Tuple, Verdict, event, socket},
     logic::address::map_v4,
 };
 use ringfence_policy::{
-    compile::{Context, compile, derive_identities},
-    model::{Document, Identities},
+    compile::{Compiled, Context, compile, derive_identities},
+    model::{Document, Identities, PolicySet},
     parse::parse,
 };
 use ringfence_proto::v1;
@@ -38,9 +40,16 @@ ports = ["5432/tcp"]
 "#;
 
 fn names() -> (Names, Identities, u32) {
+    let (set, compiled, identities) = policy(POLICY);
+    let rule = *compiled.rules.keys().next().unwrap();
+    let names = Names::default().next(&set, &Arc::new(identities.clone()), &compiled);
+    (names, identities, rule)
+}
+
+fn policy(text: &str) -> (PolicySet, Compiled, Identities) {
     let document = Document {
         name: "web.toml".to_owned(),
-        text: POLICY.to_owned(),
+        text: text.into(),
     };
     let set = parse(&[document]).unwrap();
     let identities = derive_identities(&set).unwrap();
@@ -50,8 +59,31 @@ fn names() -> (Names, Identities, u32) {
         deny_unselected: false,
     };
     let compiled = compile(&set, &identities, &context).unwrap();
+    (set, compiled, identities)
+}
+
+#[test]
+fn names_are_kept_with_their_workloads_and_change_with_them() {
+    let (set, compiled, identities) = policy(POLICY);
+    let (web, identities) = (*identities.get("web").unwrap(), Arc::new(identities));
+    let names = Names::default().next(&set, &identities, &compiled);
+    let (_, without_rules, _) = policy(POLICY.split("[[policy]]").next().unwrap());
     let rule = *compiled.rules.keys().next().unwrap();
-    (Names::new(&set, &identities, &compiled), identities, rule)
+    let again = names.next(&set, &identities, &without_rules);
+    assert!(Arc::ptr_eq(&again.party(web), &names.party(web)));
+    assert_eq!(names.rule(rule).unwrap().policy, "web");
+    assert_eq!(again.rule(rule).unwrap().policy, "");
+    let (other, compiled, _) = policy(&POLICY.replacen("app = \"web\"", "app = \"shop\"", 1));
+    let after = again.next(&other, &identities, &compiled);
+    assert_eq!(after.party(web).labels.get("app").unwrap(), "shop");
+    // The same workloads under other numbers.
+    let moved = Arc::new(Identities::from([
+        ("web".to_owned(), 300),
+        ("db".to_owned(), 301),
+    ]));
+    let moved = after.next(&other, &moved, &compiled);
+    assert_eq!(moved.party(300).name, "web");
+    assert_eq!(moved.party(web).name, format!("unknown({web})"));
 }
 
 fn processes() -> ProcessBook {

@@ -5,13 +5,16 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{self, Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
     time::Duration,
 };
 
 use globset::GlobBuilder;
-use ringfence_policy::model::{Identities, Selector, Workload};
+use ringfence_policy::model::{Identities, Selector, Workload, Workloads};
 
 use super::root;
 
@@ -121,17 +124,19 @@ pub(super) fn container(key: &str, value: &str) -> Selector {
 }
 
 /// Workloads with identities 256, 257 …
-pub(super) fn workloads(list: &[(&str, &[Selector])]) -> (Vec<Workload>, Identities) {
-    let workloads = list.iter().map(|(name, selectors)| Workload {
-        name: (*name).into(),
-        labels: [("app".to_owned(), (*name).to_owned())].into(),
-        selectors: selectors.to_vec(),
-        allow_self: true,
-        file: "test.toml".into(),
-        line: 1,
+pub(super) fn workloads(list: &[(&str, &[Selector])]) -> (Workloads, Arc<Identities>) {
+    let workloads = list.iter().map(|(name, selectors)| {
+        Arc::new(Workload {
+            name: (*name).into(),
+            labels: Arc::new([("app".to_owned(), (*name).to_owned())].into()),
+            selectors: selectors.to_vec(),
+            allow_self: true,
+            file: "test.toml".into(),
+            line: 1,
+        })
     });
     let identities = (256..)
         .zip(list)
         .map(|(identity, (name, _))| ((*name).into(), identity));
-    (workloads.collect(), identities.collect())
+    (workloads.collect(), Arc::new(identities.collect()))
 }

@@ -1,6 +1,6 @@
 //! Cgroup entries: the identity of a cgroup and the class of its processes.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, sync::Arc};
 
 use ringfence_common::abi::{
     CgroupEntry, ChildKey,
@@ -213,7 +213,7 @@ fn container<'f>(path: &Path, containers: &'f Containers) -> Option<&'f Containe
 
 /// Reads workloads; `user` and `group` resolve names.
 pub(super) fn specs(
-    workloads: &[Workload],
+    workloads: &[Arc<Workload>],
     identities: &Identities,
     user: impl Fn(&str) -> Option<u32>,
     group: impl Fn(&str) -> Option<u32>,

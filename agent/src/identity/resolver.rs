@@ -14,7 +14,7 @@ use ringfence_common::abi::{
     executable::{GROUPED, MEMBER},
     identity::{AGENT, PENDING, UNKNOWN},
 };
-use ringfence_policy::model::{Identities, Workload};
+use ringfence_policy::model::{Identities, Selector, Workloads};
 use tokio::sync::Notify;
 
 use super::{
@@ -45,6 +45,8 @@ pub struct Resolver {
     tree: Tree,
     containers: Containers,
     placement: Placement,
+    /// What `placement` follows from, where it follows from nothing else.
+    placed: Option<(Workloads, Arc<Identities>)>,
     executables: Executables,
     tables: Tables,
     keeper: Keeper,
@@ -64,6 +66,7 @@ impl Resolver {
             root,
             containers: Containers::default(),
             placement: Placement::new(Vec::new())?,
+            placed: None,
             executables: Executables::new(MOST_KNOWN),
             tables: Tables::default(),
             keeper: Keeper::default(),
@@ -80,12 +83,23 @@ impl Resolver {
     /// ask for different groups), a cgroup would have too many groups, or a workload has no identity. The previous workloads stay in force.
     pub fn set_workloads(
         &mut self,
-        workloads: &[Workload],
-        identities: &Identities,
+        workloads: &Workloads,
+        identities: &Arc<Identities>,
         on_tie: OnTie,
     ) -> Result<(), IdentityError> {
+        let placed = self.placed.as_ref().is_some_and(|(before, numbers)| {
+            before.is(workloads) && Arc::ptr_eq(numbers, identities)
+        });
+        if placed {
+            return Ok(());
+        }
         let specs = specs(workloads, identities, user, group)?;
+        // Names may stand for someone else by the next time.
+        let asks = |selector: &Selector| matches!(selector, Selector::User(_) | Selector::Group(_));
+        let mut selectors = workloads.iter().flat_map(|it| &it.selectors);
+        let placed = (!selectors.any(asks)).then(|| (workloads.clone(), Arc::clone(identities)));
         if specs == self.placement.specs() {
+            self.placed = placed;
             return Ok(());
         }
         let mut placement = Placement::new(specs)?;
@@ -104,6 +118,7 @@ impl Resolver {
         }
         self.executables = executables;
         self.placement = placement;
+        self.placed = placed;
         self.tables = tables;
         self.keeper = Keeper::new(&self.tree, &self.containers, &self.placement);
         Ok(())

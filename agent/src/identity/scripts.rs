@@ -128,7 +128,13 @@ mod tests {
             .map(workload)
             .concat();
         let name = "p.toml".to_owned();
-        let found = scripts(&policy(&[Document { name, text }]).unwrap());
+        let found = scripts(
+            &policy(&[Document {
+                name,
+                text: text.into(),
+            }])
+            .unwrap(),
+        );
         let [only] = found.as_slice() else {
             panic!("{found:?}");
         };

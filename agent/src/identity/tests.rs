@@ -7,6 +7,7 @@ use std::{
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::Path,
     process::Stdio,
+    sync::Arc,
 };
 
 use ringfence_common::abi::{
@@ -120,7 +121,7 @@ fn tied_workloads_are_refused_and_the_previous_stay_in_force() {
     );
     assert!(error.contains("/a-b"), "{error}");
     assert_eq!(resolver.tables(), &before);
-    let error = resolver.set_workloads(&workloads(&bad).0, &[].into(), OnTie::Refuse);
+    let error = resolver.set_workloads(&workloads(&bad).0, &Arc::new([].into()), OnTie::Refuse);
     assert!(matches!(error, Err(IdentityError::NoIdentity(name)) if name == "left"));
 }
 

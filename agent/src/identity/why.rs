@@ -7,7 +7,7 @@ mod ask;
 #[cfg(test)]
 mod tests;
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
 use ringfence_common::abi::{
     ExecutableKey, Identity,
@@ -70,7 +70,7 @@ pub fn identity_of(live: &Live, tables: &Tables, root: u64) -> Identity {
 pub fn explain(
     mut asked: Asked,
     live: &Live,
-    workloads: &[Workload],
+    workloads: &[Arc<Workload>],
     identities: &Identities,
     tables: &Tables,
     root: u64,
@@ -121,7 +121,7 @@ pub fn explain(
 fn rank(
     candidates: Vec<Candidate>,
     live: &Live,
-    workloads: &[Workload],
+    workloads: &[Arc<Workload>],
     identities: &Identities,
 ) -> Vec<Candidate> {
     let specs: Vec<Spec> = candidates
@@ -156,7 +156,7 @@ fn rank(
 }
 
 /// The workloads that ask for more groups in the process's cgroup than can be told apart, if they do.
-fn crowd(live: &Live, workloads: &[Workload], identities: &Identities) -> Option<Crowd> {
+fn crowd(live: &Live, workloads: &[Arc<Workload>], identities: &Identities) -> Option<Crowd> {
     let specs: Vec<Spec> = workloads
         .iter()
         .filter_map(|workload| Spec::new(workload, identities, names::user, names::group).ok())

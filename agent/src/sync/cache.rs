@@ -29,12 +29,19 @@ pub enum CacheError {
     NotKept(#[source] SealError),
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
     generation: u64,
-    documents: BTreeMap<String, String>,
+    documents: BTreeMap<String, Box<str>>,
     identities: BTreeMap<String, u32>,
+}
+
+#[derive(Serialize)]
+struct Saved<'h> {
+    generation: u64,
+    documents: BTreeMap<&'h str, &'h str>,
+    identities: &'h BTreeMap<String, u32>,
 }
 
 /// Replaces the cached policy.
@@ -42,14 +49,14 @@ struct Body {
 /// # Errors
 /// The directory cannot be written; the old file is then still whole.
 pub fn save(dir: &Path, held: &Held) -> Result<(), CacheError> {
-    let body = Body {
+    let body = Saved {
         generation: held.generation,
         documents: held
             .documents
             .iter()
-            .map(|document| (document.name.clone(), document.text.clone()))
+            .map(|document| (document.name.as_str(), &*document.text))
             .collect(),
-        identities: held.identities.clone(),
+        identities: &held.identities,
     };
     SEAL.save(dir, &body).map_err(CacheError::NotKept)
 }
@@ -69,7 +76,10 @@ fn judge(body: Body) -> Result<Held, String> {
         documents: body
             .documents
             .into_iter()
-            .map(|(name, text)| Document { name, text })
+            .map(|(name, text)| Document {
+                name,
+                text: text.into(),
+            })
             .collect(),
         identities: body.identities,
     };

@@ -25,7 +25,7 @@ impl Held {
         checksum(
             self.documents
                 .iter()
-                .map(|document| (document.name.as_str(), document.text.as_str())),
+                .map(|document| (document.name.as_str(), &*document.text)),
             self.identities
                 .iter()
                 .map(|(workload, identity)| (workload.as_str(), *identity)),

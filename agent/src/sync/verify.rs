@@ -1,6 +1,6 @@
 //! Judges one update of the controller against what the host holds. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ringfence_policy::model::{Document, Identities};
 use ringfence_proto::v1::{
@@ -127,19 +127,19 @@ fn from_delta(generation: u64, delta: Delta, held: Option<&Held>) -> Result<Held
             held: held_generation,
         });
     };
-    let mut changed: BTreeMap<String, String> = BTreeMap::new();
+    let mut changed: BTreeMap<String, Arc<str>> = BTreeMap::new();
     for PolicyDocument { name, text } in delta.changed {
-        if let Some(_other) = changed.insert(name.clone(), text) {
+        if let Some(_other) = changed.insert(name.clone(), text.into()) {
             return Err(Refusal::Delta(format!(
                 "document {:?} is changed twice",
                 clip(&name)
             )));
         }
     }
-    let mut documents: BTreeMap<String, String> = held
+    let mut documents: BTreeMap<String, Arc<str>> = held
         .documents
         .iter()
-        .map(|document| (document.name.clone(), document.text.clone()))
+        .map(|document| (document.name.clone(), Arc::clone(&document.text)))
         .collect();
     for name in delta.removed {
         let was = documents.remove(&name);
@@ -166,7 +166,7 @@ fn from_delta(generation: u64, delta: Delta, held: Option<&Held>) -> Result<Held
 fn document(document: PolicyDocument) -> Document {
     Document {
         name: document.name,
-        text: document.text,
+        text: document.text.into(),
     }
 }
 

@@ -145,7 +145,7 @@ fn judge(documents: &[Document]) -> Result<Vec<String>, StoreError> {
     }
     Ok(set
         .workloads
-        .into_iter()
-        .map(|workload| workload.name)
+        .iter()
+        .map(|workload| workload.name.clone())
         .collect())
 }

@@ -140,7 +140,7 @@ pub(super) fn sum(documents: &[Document], identities: &Identities) -> [u8; check
     checksum(
         documents
             .iter()
-            .map(|document| (document.name.as_str(), document.text.as_str())),
+            .map(|document| (document.name.as_str(), &*document.text)),
         identities
             .iter()
             .map(|(workload, identity)| (workload.as_str(), *identity)),
@@ -150,7 +150,7 @@ pub(super) fn sum(documents: &[Document], identities: &Identities) -> [u8; check
 fn wire_document(document: &Document) -> PolicyDocument {
     PolicyDocument {
         name: document.name.clone(),
-        text: document.text.clone(),
+        text: document.text.to_string(),
     }
 }
 

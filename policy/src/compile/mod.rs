@@ -6,20 +6,23 @@
 
 mod address;
 mod identity;
+mod next;
 mod rule_id;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub use identity::{derive_identities, derive_identity};
+pub use next::Compilation;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+use imbl::OrdMap;
 use ringfence_common::abi::{CidrKey, Header, Identity, RuleEntry, RuleKey, identity::is_workload};
 use time::OffsetDateTime;
 
 use self::rule_id::RuleIds;
-use crate::model::{Identities, LabelIndex, PolicySet};
+use crate::model::{Identities, PolicySet};
 
 /// Entries of one workload's table at most; its address prefixes are bounded by the same number.
 pub const MAX_ENTRIES: usize = 1_000_000;
@@ -39,19 +42,20 @@ pub struct Context {
     pub deny_unselected: bool,
 }
 
-/// Everything that the kernel and `explain` need of a policy.
+/// Everything that the kernel and `explain` need of a policy. Copies share what they have in common: to copy them and to
+/// compare two of which one was made from the other costs what differs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Compiled {
     /// Tables of the workloads that a policy selects or that may not talk to themselves.
-    pub tables: BTreeMap<Identity, Table>,
+    pub tables: OrdMap<Identity, Arc<Table>>,
     /// Where each rule number comes from.
-    pub rules: BTreeMap<u32, RuleSource>,
+    pub rules: OrdMap<u32, Arc<RuleSource>>,
     /// When to compile again, because a policy's `not-before` passes.
     pub next_change: Option<OffsetDateTime>,
     /// A workload that no policy selects is denied.
     pub deny_unselected: bool,
     /// Name of each workload.
-    pub names: BTreeMap<Identity, String>,
+    pub names: Arc<BTreeMap<Identity, String>>,
 }
 
 /// Policy of one workload, as it stands in the maps.
@@ -66,8 +70,10 @@ pub struct Table {
 }
 
 /// Where a rule stands.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuleSource {
+    /// Its number.
+    pub id: u32,
     /// Name of its policy.
     pub policy: String,
     /// Section and position: `egress[0]`, `deny-ingress[1]`.
@@ -129,49 +135,59 @@ pub fn compile(
     identities: &Identities,
     context: &Context,
 ) -> Result<Compiled, CompileError> {
-    compile_within(set, identities, context, MAX_ENTRIES)
+    compile_within(set, identities, context, MAX_ENTRIES).map(|(compiled, _)| compiled)
 }
 
+/// The same, and whether every rule has the number that its name gives it.
 fn compile_within(
     set: &PolicySet,
     identities: &Identities,
     context: &Context,
     limit: usize,
-) -> Result<Compiled, CompileError> {
+) -> Result<(Compiled, bool), CompileError> {
     let names = names(set, identities)?;
     let ids = RuleIds::new(set);
-    let index = LabelIndex::new(&set.workloads);
-    let prepared = table::prepare(set, identities, context, &ids, &index);
+    let prepare = table::Prepare {
+        workloads: &set.workloads,
+        identities,
+        context,
+    };
+    let prepared: Vec<_> = (0..)
+        .zip(&set.policies)
+        .map(|(number, policy)| prepare.policy(policy, ids.of_policy(number)))
+        .collect();
 
     let mut selecting: Vec<Vec<usize>> = vec![Vec::new(); set.workloads.len()];
     for (number, policy) in set.policies.iter().enumerate() {
-        for workload in index.select(&policy.applies_to) {
+        for workload in set.workloads.select(&policy.applies_to) {
             if let Some(policies) = selecting.get_mut(workload) {
                 policies.push(number);
             }
         }
     }
 
-    let mut tables = BTreeMap::new();
+    let mut tables = Vec::with_capacity(set.workloads.len());
     for (workload, policies) in set.workloads.iter().zip(&selecting) {
         let Some(&identity) = identities.get(&workload.name) else {
             return Err(CompileError::IdentityMissing(workload.name.clone()));
         };
         let selected = policies.iter().filter_map(|&number| prepared.get(number));
-        let _ = tables.insert(identity, table::build(workload, selected, limit)?);
+        tables.push((identity, Arc::new(table::build(workload, selected, limit)?)));
     }
-    Ok(Compiled {
-        tables,
+    let compiled = Compiled {
+        tables: tables.into_iter().collect(),
         rules: ids.sources(set),
-        next_change: set
-            .policies
-            .iter()
-            .filter_map(|policy| policy.not_before)
-            .filter(|&from| from > context.now)
-            .min(),
+        next_change: next_change(set, context),
         deny_unselected: context.deny_unselected,
-        names,
-    })
+        names: Arc::new(names),
+    };
+    Ok((compiled, ids.as_named()))
+}
+
+/// When the first policy begins to hold that does not yet.
+fn next_change(set: &PolicySet, context: &Context) -> Option<OffsetDateTime> {
+    let moments = set.policies.iter().filter_map(|policy| policy.not_before);
+    moments.filter(|&from| from > context.now).min()
 }
 
 fn names(

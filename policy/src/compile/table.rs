@@ -16,10 +16,8 @@ use ringfence_common::{
     logic::{port, verdict},
 };
 
-use super::{CompileError, Context, Table, address::Ranges, rule_id::RuleIds};
-use crate::model::{
-    Identities, LabelIndex, Peer, Policy, PolicySet, Ports, Rule, RuleKind, Workload,
-};
+use super::{CompileError, Context, Table, address::Ranges};
+use crate::model::{Identities, Peer, Policy, Ports, Rule, RuleKind, Workload, Workloads};
 
 /// A policy with its peers resolved to identities, once for all workloads that it selects.
 pub(super) struct PreparedPolicy<'a> {
@@ -45,25 +43,23 @@ struct PortKey {
     prefix: u8,
 }
 
-/// Resolves every policy.
-pub(super) fn prepare<'a>(
-    set: &'a PolicySet,
-    identities: &Identities,
-    context: &Context,
-    ids: &RuleIds,
-    index: &LabelIndex<'_>,
-) -> Vec<PreparedPolicy<'a>> {
-    let resolver = Resolver {
-        set,
-        identities,
-        index,
-    };
-    let prepare_policy = |(number, policy): (usize, &'a Policy)| {
-        let started = policy.not_before.is_none_or(|from| from <= context.now);
+/// What a policy is resolved with.
+pub(super) struct Prepare<'p> {
+    pub(super) workloads: &'p Workloads,
+    pub(super) identities: &'p Identities,
+    pub(super) context: &'p Context,
+}
+
+impl Prepare<'_> {
+    /// Resolves a policy whose rules have these numbers.
+    pub(super) fn policy<'a>(&self, policy: &'a Policy, ids: &[u32]) -> PreparedPolicy<'a> {
+        let started = policy
+            .not_before
+            .is_none_or(|from| from <= self.context.now);
         let until = policy
             .not_after
-            .map_or(u64::MAX, |end| boot_time(end, context));
-        let rules = policy.rules.iter().zip(ids.of_policy(number));
+            .map_or(u64::MAX, |end| boot_time(end, self.context));
+        let rules = policy.rules.iter().zip(ids);
         PreparedPolicy {
             draft: policy.draft,
             flags: flags(policy),
@@ -72,18 +68,46 @@ pub(super) fn prepare<'a>(
                 .map(|(rule, &id)| PreparedRule {
                     direction: rule.section.direction,
                     entry: entry(rule.section.kind, policy.draft, id, until),
-                    peers: resolver.peers(rule),
+                    peers: self.peers(rule),
                     ranges: ranges(rule),
                     ports: ports(rule.ports.as_deref()),
                 })
                 .collect(),
         }
-    };
-    set.policies
-        .iter()
-        .enumerate()
-        .map(prepare_policy)
-        .collect()
+    }
+
+    /// Keys of the peers that are judged by identity.
+    fn peers(&self, rule: &Rule) -> Vec<(Identity, u8)> {
+        let listed = match (&rule.peers, rule.section.direction) {
+            (None, _) | (_, Direction::Listen) => return vec![(PEER_ANY, 0)],
+            (Some(listed), _) => listed,
+        };
+        let mut keys = Vec::new();
+        for peer in listed {
+            match peer {
+                Peer::Labels { labels, verified } => {
+                    for position in self.workloads.select(labels) {
+                        if let Some(workload) = self.workloads.get(position) {
+                            keys.extend(self.key(&workload.name, *verified));
+                        }
+                    }
+                }
+                Peer::Workload { name, verified } => keys.extend(self.key(name, *verified)),
+                Peer::Cidr { .. } => {}
+                Peer::Entity(identity) => keys.push((*identity, 0)),
+            }
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
+    fn key(&self, workload: &str, verified: bool) -> Option<(Identity, u8)> {
+        let flags = if verified { FLAG_VERIFIED } else { 0 };
+        self.identities
+            .get(workload)
+            .map(|&identity| (identity, flags))
+    }
 }
 
 /// Merges the policies that select `workload`; `limit` bounds entries, prefixes and classes.
@@ -178,47 +202,6 @@ fn add_tiers(header: &mut Header, entries: &BTreeMap<RuleKey, RuleEntry>) {
             0 => TIER_ANY_PROTOCOL,
             _ => 1 << key.prefix,
         };
-    }
-}
-
-struct Resolver<'a, 'i> {
-    set: &'a PolicySet,
-    identities: &'i Identities,
-    index: &'i LabelIndex<'i>,
-}
-
-impl Resolver<'_, '_> {
-    /// Keys of the peers that are judged by identity.
-    fn peers(&self, rule: &Rule) -> Vec<(Identity, u8)> {
-        let listed = match (&rule.peers, rule.section.direction) {
-            (None, _) | (_, Direction::Listen) => return vec![(PEER_ANY, 0)],
-            (Some(listed), _) => listed,
-        };
-        let mut keys = Vec::new();
-        for peer in listed {
-            match peer {
-                Peer::Labels { labels, verified } => {
-                    for position in self.index.select(labels) {
-                        if let Some(workload) = self.set.workloads.get(position) {
-                            keys.extend(self.key(&workload.name, *verified));
-                        }
-                    }
-                }
-                Peer::Workload { name, verified } => keys.extend(self.key(name, *verified)),
-                Peer::Cidr { .. } => {}
-                Peer::Entity(identity) => keys.push((*identity, 0)),
-            }
-        }
-        keys.sort_unstable();
-        keys.dedup();
-        keys
-    }
-
-    fn key(&self, workload: &str, verified: bool) -> Option<(Identity, u8)> {
-        let flags = if verified { FLAG_VERIFIED } else { 0 };
-        self.identities
-            .get(workload)
-            .map(|&identity| (identity, flags))
     }
 }
 

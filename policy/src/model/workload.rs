@@ -1,6 +1,6 @@
 //! Workloads and the selectors that choose their processes.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use globset::Glob;
 
@@ -10,7 +10,7 @@ pub struct Workload {
     /// Unique name.
     pub name: String,
     /// Labels that policies select by.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Arc<BTreeMap<String, String>>,
     /// All of them must match; never empty.
     pub selectors: Vec<Selector>,
     /// Traffic of the workload with itself passes unless a rule denies it.

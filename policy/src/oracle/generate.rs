@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -56,8 +57,8 @@ pub fn random_case(seed: u64) -> (PolicySet, Identities, Context, Vec<Query>) {
         deny_unselected: rng.chance(40),
     };
     let count = 3 + rng.below(4);
-    let workloads: Vec<Workload> = (0..count)
-        .map(|number| workload(&mut rng, number))
+    let workloads: Vec<Arc<Workload>> = (0..count)
+        .map(|number| Arc::new(workload(&mut rng, number)))
         .collect();
     let mut identities = Identities::new();
     for (identity, workload) in (FIRST_WORKLOAD..).zip(&workloads) {
@@ -65,9 +66,10 @@ pub fn random_case(seed: u64) -> (PolicySet, Identities, Context, Vec<Query>) {
     }
     let count = rng.below(6);
     let policies = (0..count).map(|number| policy(&mut rng, number, &workloads, &context));
+    let policies: Vec<_> = policies.map(Arc::new).collect();
     let set = PolicySet {
-        policies: policies.collect(),
-        workloads,
+        policies,
+        workloads: workloads.into(),
     };
     let known: Vec<u32> = identities.values().copied().collect();
     let queries = (0..QUERIES).map(|_| query(&mut rng, &known)).collect();
@@ -81,7 +83,7 @@ fn workload(rng: &mut SplitMix64, number: usize) -> Workload {
     }
     Workload {
         name: format!("w{number}"),
-        labels,
+        labels: labels.into(),
         selectors: vec![Selector::SystemdUnit(format!("w{number}.service"))],
         allow_self: rng.chance(70),
         file: "random.toml".to_owned(),
@@ -92,7 +94,7 @@ fn workload(rng: &mut SplitMix64, number: usize) -> Workload {
 fn policy(
     rng: &mut SplitMix64,
     number: usize,
-    workloads: &[Workload],
+    workloads: &[Arc<Workload>],
     context: &Context,
 ) -> Policy {
     let not_before = match rng.below(10) {
@@ -140,7 +142,7 @@ fn rule(
     section: Section,
     index: usize,
     line: usize,
-    workloads: &[Workload],
+    workloads: &[Arc<Workload>],
 ) -> Rule {
     let names: Vec<&str> = workloads
         .iter()

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -94,7 +95,8 @@ fn peer_matches(
     let workload = set
         .workloads
         .iter()
-        .find(|workload| identities.get(&workload.name) == Some(&query.peer));
+        .find(|workload| identities.get(&workload.name) == Some(&query.peer))
+        .map(Arc::as_ref);
     let mut any = false;
     for peer in peers {
         any |= match peer {

@@ -111,6 +111,7 @@ impl Case<'_> {
             .set
             .policies
             .iter()
+            .map(std::sync::Arc::as_ref)
             .filter(|policy| with_drafts || !policy.draft)
             .filter(|policy| workload.is_some_and(|workload| selects(policy, workload)))
             .collect();
@@ -194,7 +195,7 @@ impl Case<'_> {
     }
 
     fn workload(&self) -> Option<&Workload> {
-        let workloads = &mut self.set.workloads.iter();
+        let workloads = &mut self.set.workloads.iter().map(std::sync::Arc::as_ref);
         workloads.find(|workload| self.identities.get(&workload.name) == Some(&self.query.local))
     }
 

@@ -1,6 +1,9 @@
 //! Checks across documents.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use super::{Diagnostic, Reference, suggest};
 use crate::model::{Policy, Selector, Workload};
@@ -33,7 +36,7 @@ impl Named for Policy {
 }
 
 /// Every name that is taken twice; the later declaration is the error.
-pub(super) fn duplicates<T: Named>(items: &[T]) -> Vec<Diagnostic> {
+pub(super) fn duplicates<T: Named>(items: &[Arc<T>]) -> Vec<Diagnostic> {
     let mut first = HashMap::<&str, (&str, usize)>::new();
     let mut found = Vec::new();
     for item in items.iter().filter(|item| !item.name().is_empty()) {
@@ -59,7 +62,7 @@ pub(super) fn duplicates<T: Named>(items: &[T]) -> Vec<Diagnostic> {
 /// References to workloads that no document declares.
 pub(super) fn unknown_workloads(
     references: &[Reference],
-    workloads: &[Workload],
+    workloads: &[Arc<Workload>],
 ) -> Vec<Diagnostic> {
     let known: BTreeSet<&str> = workloads.iter().map(|w| w.name.as_str()).collect();
     let missing = |reference: &&Reference| !known.contains(reference.workload.as_str());
@@ -79,8 +82,8 @@ pub(super) fn unknown_workloads(
 }
 
 /// Workloads with the same selectors: no process could ever tell them apart.
-pub(super) fn ties(workloads: &[Workload]) -> Vec<Diagnostic> {
-    let mut first = HashMap::<Vec<String>, &Workload>::new();
+pub(super) fn ties(workloads: &[Arc<Workload>]) -> Vec<Diagnostic> {
+    let mut first = HashMap::<Vec<String>, &Arc<Workload>>::new();
     let mut found = Vec::new();
     for workload in workloads {
         let mut key: Vec<String> = workload.selectors.iter().map(Selector::to_string).collect();

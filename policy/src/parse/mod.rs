@@ -3,6 +3,7 @@
 //! Owns the language of policy documents (docs/policy-language.md). Walks the TOML tree itself, not
 //! through `serde`, which stops at the first error. A set with any error is refused whole.
 
+mod blocks;
 mod check;
 mod cidr;
 mod diagnostic;
@@ -18,8 +19,11 @@ mod table;
 mod tests;
 mod workload;
 
+pub use blocks::Parsed;
 pub use diagnostic::Diagnostic;
-pub use lint::lint;
+pub use lint::{Lint, lint};
+
+use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
@@ -36,8 +40,8 @@ struct Reference {
 /// What was read, valid or not.
 #[derive(Default)]
 struct Contents {
-    workloads: Vec<Workload>,
-    policies: Vec<Policy>,
+    workloads: Vec<Arc<Workload>>,
+    policies: Vec<Arc<Policy>>,
     references: Vec<Reference>,
     /// Some document is not TOML, so that declarations may be missing.
     incomplete: bool,
@@ -48,11 +52,16 @@ struct Contents {
 /// # Errors
 /// Every error found, ordered by document and line.
 pub fn parse(documents: &[Document]) -> Result<PolicySet, Vec<Diagnostic>> {
+    Parsed::default().next(documents).map(|parsed| parsed.set)
+}
+
+/// The same with all documents whole: what finds every error.
+pub(crate) fn parse_whole(documents: &[Document]) -> Result<PolicySet, Vec<Diagnostic>> {
     let mut contents = Contents::default();
     let mut errors = Vec::new();
-    for document in documents {
-        let mut report = Report::new(document);
-        read(&mut report, document, &mut contents);
+    for Document { name, text } in documents {
+        let mut report = Report::new(name, 0, text);
+        read(&mut report, text, &mut contents);
         errors.append(&mut report.found);
     }
     let Contents {
@@ -76,13 +85,13 @@ pub fn parse(documents: &[Document]) -> Result<PolicySet, Vec<Diagnostic>> {
     workloads.sort_by(|a, b| a.name.cmp(&b.name));
     policies.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(PolicySet {
-        workloads,
+        workloads: workloads.into(),
         policies,
     })
 }
 
-fn read(report: &mut Report<'_>, document: &Document, contents: &mut Contents) {
-    let root = match DeTable::parse(&document.text) {
+fn read(report: &mut Report<'_>, text: &str, contents: &mut Contents) {
+    let root = match DeTable::parse(text) {
         Ok(root) => root,
         Err(error) => {
             contents.incomplete = true;
@@ -95,11 +104,12 @@ fn read(report: &mut Report<'_>, document: &Document, contents: &mut Contents) {
     let table = Table::root(root.get_ref(), "a policy document", root.span());
     table.allow(report, &["workload", "policy"], &[]);
     for value in declarations(report, &table, "workload") {
-        contents.workloads.extend(workload::read(report, value));
+        let workload = workload::read(report, value);
+        contents.workloads.extend(workload.map(Arc::new));
     }
     for value in declarations(report, &table, "policy") {
         let policy = policy::read(report, value, &mut contents.references);
-        contents.policies.extend(policy);
+        contents.policies.extend(policy.map(Arc::new));
     }
 }
 

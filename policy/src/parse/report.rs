@@ -1,9 +1,8 @@
-//! Errors found so far in one document.
+//! Errors found so far in one document, or in a part of it.
 
 use std::ops::Range;
 
 use super::Diagnostic;
-use crate::model::Document;
 
 /// What is wrong and what to do about it, where the place is known to the caller.
 pub(super) struct Fault {
@@ -25,30 +24,35 @@ pub(super) type Span = Range<usize>;
 
 /// Collects errors and turns byte offsets into lines.
 pub(super) struct Report<'d> {
-    document: &'d Document,
+    file: &'d str,
+    /// Line before the first one.
+    above: usize,
     line_starts: Vec<usize>,
     pub(super) found: Vec<Diagnostic>,
 }
 
 impl<'d> Report<'d> {
-    pub(super) fn new(document: &'d Document) -> Self {
-        let after_newlines = document.text.match_indices('\n').map(|(at, _)| at + 1);
+    /// For a text that stands in `file` below `above` lines.
+    pub(super) fn new(file: &'d str, above: usize, text: &str) -> Self {
+        let after_newlines = text.match_indices('\n').map(|(at, _)| at + 1);
         Self {
-            document,
+            file,
+            above,
             line_starts: after_newlines.collect(),
             found: Vec::new(),
         }
     }
 
     pub(super) fn file(&self) -> String {
-        self.document.name.clone()
+        self.file.to_owned()
     }
 
     /// Line of the span's start, from 1.
     pub(super) fn line(&self, span: &Span) -> usize {
-        1 + self
+        let starts = self
             .line_starts
-            .partition_point(|&start| start <= span.start)
+            .partition_point(|&start| start <= span.start);
+        self.above + 1 + starts
     }
 
     pub(super) fn error(

@@ -58,7 +58,7 @@ pub(super) fn read_all(
         }
     }
     rules.sort_by_key(|(start, _)| *start);
-    rules.into_iter().map(|(_, rule)| rule).collect()
+    exact(rules.into_iter().map(|(_, rule)| rule))
 }
 
 fn read(
@@ -93,9 +93,10 @@ fn read(
     let peers = peer_key
         .and_then(|key| table.list(report, key))
         .map(|list| {
-            list.iter()
-                .filter_map(|value| peer(report, value, references))
-                .collect()
+            exact(
+                list.iter()
+                    .filter_map(|value| peer(report, value, references)),
+            )
         });
     Some(Rule {
         section,
@@ -108,6 +109,13 @@ fn read(
         }),
         line: report.line(&table.span),
     })
+}
+
+/// Without room for more: they are kept by the ten thousand.
+fn exact<T>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut list: Vec<T> = items.collect();
+    list.shrink_to_fit();
+    list
 }
 
 fn port_entry(report: &mut Report<'_>, value: &Value<'_>) -> Option<Ports> {

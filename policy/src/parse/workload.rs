@@ -27,10 +27,12 @@ pub(super) fn read(report: &mut Report<'_>, value: &Value<'_>) -> Option<Workloa
     if let Some(fault) = ambiguous(&name) {
         report.fault(&table.place("name"), fault);
     }
+    let mut selectors = selectors.unwrap_or_default();
+    selectors.shrink_to_fit();
     Some(Workload {
         name,
-        labels: table.labels(report, "labels"),
-        selectors: selectors.unwrap_or_default(),
+        labels: table.labels(report, "labels").into(),
+        selectors,
         allow_self: table.boolean(report, "allow-self").unwrap_or(true),
         file: report.file(),
         line: report.line(&table.span),

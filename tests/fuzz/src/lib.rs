@@ -61,7 +61,7 @@ fn policy(bytes: &[u8]) {
         .zip(["a.toml", "b.toml"])
         .map(|(text, name)| Document {
             name: name.to_owned(),
-            text: text.to_owned(),
+            text: text.into(),
         })
         .collect();
     let set = match parse(&documents) {

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use ringfence_policy::{
-    compile::Compiled,
-    model::{Identities, Workload},
-};
+use ringfence_policy::compile::{Compilation, Compiled};
 
 use super::{Candidate, Engine};
 use crate::{
@@ -17,44 +14,54 @@ impl Engine {
     /// Puts a valid policy into force. While identities change, the tables of identities that go are
     /// kept: a process that still has an old one is judged by its old policy, not as unselected.
     pub(super) fn enforce(&mut self, new: Candidate, on_tie: OnTie) -> Result<(), String> {
-        let before = (self.set.workloads.clone(), self.identities.clone());
+        let Compilation {
+            set,
+            identities,
+            compiled,
+            ..
+        } = &new.compilation;
         self.resolver
-            .set_workloads(&new.set.workloads, &new.identities, on_tie)
+            .set_workloads(&set.workloads, identities, on_tie)
             .map_err(|error| error.to_string())?;
         let held = self.held();
-        let result = self.write(&new.compiled);
+        let result = self.write(compiled);
         if let Err(error) = result {
             if self.in_force {
-                self.restore(&before.0, &before.1);
+                self.restore();
             } else {
                 self.leave(&held);
             }
             return Err(error);
         }
         self.in_force = true;
-        if self.warnings != new.warnings {
-            for warning in &new.warnings {
+        let warnings = new.all_warnings();
+        if self.warnings() != warnings {
+            for warning in warnings {
                 tracing::warn!(warning, "policy");
             }
         }
-        self.set = new.set;
+        self.parsed = new.parsed;
+        self.compilation = new.compilation;
+        self.lint = new.lint;
         self.warnings = new.warnings;
-        self.identities = new.identities;
-        self.compiled = new.compiled;
+        self.scripts = new.scripts;
         Ok(())
     }
 
     /// Puts the policy before back into force, after a new one could not be written whole.
-    fn restore(&mut self, workloads: &[Workload], identities: &Identities) {
+    fn restore(&mut self) {
+        let Compilation {
+            set, identities, ..
+        } = &self.compilation;
         let restored = self
             .resolver
-            .set_workloads(workloads, identities, OnTie::Deny);
+            .set_workloads(&set.workloads, identities, OnTie::Deny);
         if let Err(error) = restored {
             tracing::error!(%error, "the workloads before can't be restored");
         }
         // Unknown: everything is compared with the maps again.
         self.written = None;
-        if let Err(error) = self.datapath.tables.apply(&self.compiled) {
+        if let Err(error) = self.datapath.tables.apply(&self.compilation.compiled) {
             tracing::error!(%error, "the policy before can't be restored");
         }
         if let Err(error) = self.write_identities() {
@@ -103,7 +110,7 @@ impl Engine {
         let moves = self.held().on_the_way_to(self.resolver.tables()).is_some();
         self.put(self.resolver.tables().clone())?;
         if moves {
-            let again = self.datapath.tables.apply(&self.compiled);
+            let again = self.datapath.tables.apply(&self.compilation.compiled);
             let _ = again.map_err(|error| error.to_string())?;
             self.adopt_sockets();
         }

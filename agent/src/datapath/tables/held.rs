@@ -1,22 +1,20 @@
 //! Reads back tables that an earlier process wrote.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError};
-use ringfence_common::abi::{
-    CidrKey, Identity, RuleEntry, RuleKey, SlotKey, names, rule::TIER_PEER_CIDR,
-};
+use ringfence_common::abi::{CidrKey, RuleEntry, RuleKey, SlotKey, names, rule::TIER_PEER_CIDR};
 use ringfence_policy::compile::Table;
 
 use super::{
     super::error::{DatapathError, io_error},
-    HashOfMaps, Tables,
+    HashOfMaps, Slot, Tables,
 };
 
 impl Tables {
     /// What slot number `slot` holds.
-    pub(super) fn held(&self, slot: u32) -> Result<BTreeMap<Identity, Table>, DatapathError> {
-        let mut held = BTreeMap::new();
+    pub(super) fn held(&self, slot: u32) -> Result<Slot, DatapathError> {
+        let mut held = Slot::new();
         for key in self.headers.keys() {
             let key = key.map_err(failed(names::HEADERS))?;
             if key.slot == slot {
@@ -32,7 +30,7 @@ impl Tables {
                 if (egress | ingress) & TIER_PEER_CIDR != 0 {
                     table.cidrs = cidrs(&self.cidrs, key)?;
                 }
-                let _ = held.insert(key.identity, table);
+                let _ = held.insert(key.identity, Arc::new(table));
             }
         }
         Ok(held)

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::Arc,
 };
 
 use ringfence_common::abi::{ExecutableKey, Identity, Owner};
@@ -31,7 +32,7 @@ impl Resolver {
     /// As [`Self::set_workloads`] where ties are refused.
     pub fn foresee(
         &self,
-        workloads: &[Workload],
+        workloads: &[Arc<Workload>],
         identities: &Identities,
         tgids: &BTreeSet<u32>,
     ) -> Result<Foreseen, IdentityError> {

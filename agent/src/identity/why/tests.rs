@@ -1,11 +1,9 @@
 //! Selectors against processes that are made up, one row each.
 #![expect(clippy::expect_used, reason = "a panic fails the test")]
 
-use std::fs;
+use std::{fs, path::Path};
 
 use ringfence_common::abi::CgroupEntry;
-
-use std::path::Path;
 
 use ringfence_policy::model::Selector;
 
@@ -193,7 +191,7 @@ fn tables(entry: CgroupEntry) -> Tables {
     }
 }
 
-fn names(why: &Why, workloads: &[Workload]) -> Vec<(String, bool)> {
+fn names(why: &Why, workloads: &[Arc<Workload>]) -> Vec<(String, bool)> {
     let name = |at: usize| {
         workloads
             .get(at)

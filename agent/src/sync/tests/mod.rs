@@ -274,6 +274,6 @@ fn delta(base: u64, policy: &Held, delta: Delta) -> SyncResponse {
 fn wire(document: &Document) -> PolicyDocument {
     PolicyDocument {
         name: document.name.clone(),
-        text: document.text.clone(),
+        text: document.text.to_string(),
     }
 }

@@ -1,6 +1,6 @@
 //! Derived identities and refused ones.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use ringfence_common::abi::identity::is_workload;
 
@@ -40,14 +40,14 @@ fn a_collision_names_both_workloads() {
             earlier.map(|earlier: String| (earlier, name))
         })
         .unwrap();
-    let template = set("").workloads[0].clone();
+    let template = set("").workloads[0].as_ref().clone();
     let workload = |name: &String| {
         let mut workload = template.clone();
         workload.name.clone_from(name);
-        workload
+        Arc::new(workload)
     };
     let set = PolicySet {
-        workloads: vec![workload(&first), workload(&second)],
+        workloads: vec![workload(&first), workload(&second)].into(),
         policies: Vec::new(),
     };
     let identity = derive_identity(&first);

@@ -1,5 +1,7 @@
 //! Entries, headers, drafts and times.
 
+use std::sync::Arc;
+
 use ringfence_common::abi::{
     Direction,
     identity::WORLD,
@@ -31,7 +33,9 @@ fn every_workload_has_a_header_and_only_selected_ones_have_more() {
     }
 
     let mut without_self = set("");
-    without_self.workloads[0].allow_self = false;
+    let mut workloads = without_self.workloads.to_vec();
+    Arc::make_mut(&mut workloads[0]).allow_self = false;
+    without_self.workloads = workloads.into();
     let compiled = compile(&without_self, &identities(), &context()).unwrap();
     assert_eq!(flags(&compiled.tables[&DB]), (0, 0));
     assert_eq!(compiled.names[&WEB], "web");

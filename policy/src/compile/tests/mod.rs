@@ -9,7 +9,10 @@ mod address;
 mod identity;
 mod layers;
 mod limits;
+mod next;
 mod rule_id;
+
+use std::sync::Arc;
 
 use ringfence_common::abi::{Direction, RuleEntry, RuleKey};
 use time::OffsetDateTime;
@@ -39,7 +42,7 @@ const BOOT_NS: u64 = 5_000_000_000;
 fn set(policies: &str) -> PolicySet {
     let document = Document {
         name: "a.toml".to_owned(),
-        text: format!("{WORKLOADS}{policies}"),
+        text: format!("{WORKLOADS}{policies}").into(),
     };
     parse(&[document]).unwrap()
 }
@@ -66,6 +69,7 @@ fn table(lines: &str) -> Table {
     compiled(&format!("{POLICY}{lines}"))
         .tables
         .remove(&WEB)
+        .map(Arc::unwrap_or_clone)
         .unwrap()
 }
 

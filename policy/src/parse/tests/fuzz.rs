@@ -1,7 +1,10 @@
 //! Damaged documents: an answer, never a panic.
 
-use super::parse_one;
-use crate::{oracle::SplitMix64, parse::lint};
+use super::{document, parse_one};
+use crate::{
+    oracle::SplitMix64,
+    parse::{lint, parse_whole},
+};
 
 #[test]
 fn damaged_documents_are_refused_with_a_line_that_exists() {
@@ -13,7 +16,10 @@ fn damaged_documents_are_refused_with_a_line_that_exists() {
             damage(&mut bytes, &mut rng);
         }
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        match parse_one(&text) {
+        let parsed = parse_one(&text);
+        let whole = parse_whole(&[document("a.toml", &text)]);
+        assert_eq!(parsed, whole, "{text}");
+        match parsed {
             Ok(set) => {
                 valid += 1;
                 let _ = lint(&set, time::OffsetDateTime::UNIX_EPOCH);

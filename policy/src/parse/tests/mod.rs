@@ -16,7 +16,7 @@ use crate::model::{Document, PolicySet};
 pub(super) fn document(name: &str, text: &str) -> Document {
     Document {
         name: name.to_owned(),
-        text: text.to_owned(),
+        text: text.into(),
     }
 }
 

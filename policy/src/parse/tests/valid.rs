@@ -65,14 +65,14 @@ fn ports(protocol: u8, first: u16, last: u16) -> Ports {
 #[test]
 fn workloads_carry_every_key() {
     let set = parse_one(EVERYTHING).unwrap();
-    let [api, web] = set.workloads.as_slice() else {
+    let [api, web] = &*set.workloads else {
         panic!("{set:#?}")
     };
     assert_eq!(
         (api.name.as_str(), api.line, api.allow_self),
         ("api", 6, false)
     );
-    assert_eq!(api.labels, labels(&[("app", "api"), ("tier", "x")]));
+    assert_eq!(*api.labels, labels(&[("app", "api"), ("tier", "x")]));
     let mut hash = [0; 32];
     hash[31] = 255;
     for selector in [
