@@ -105,7 +105,11 @@ fn write(
 fn wake_up(what: What, decision: &Decision) -> u64 {
     let (kind, hook) = (what.0 as u8, (what.0 >> 8) as u8);
     let ends = decision.flags & REVOKED != 0 || hook == Hook::Egress as u8;
-    let urgent = kind == event::PENDING || kind == event::EXEC || (kind == event::DENY && ends);
+    let urgent = match kind {
+        event::PENDING | event::EXEC | event::ABORT => true,
+        event::DENY => ends,
+        _ => false,
+    };
     if urgent || ring(BPF_RB_AVAIL_DATA) > ring(BPF_RB_RING_SIZE) / FILLING {
         BPF_RB_FORCE_WAKEUP.into()
     } else {
