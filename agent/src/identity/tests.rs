@@ -9,6 +9,10 @@ use std::{
     process::Stdio,
 };
 
+use nix::{
+    fcntl::{OFlag, open, openat},
+    sys::stat::{Mode, fstat, mkdirat},
+};
 use ringfence_common::abi::{
     CgroupEntry, ExecutableKey,
     identity::{HOST, PENDING, UNKNOWN},
@@ -79,13 +83,13 @@ fn every_cgroup_has_an_entry_as_it_comes_and_none_when_gone() {
     assert_eq!(resolver.tables().cgroups.len(), 1);
     assert!(!resolver.process_events());
 
-    let deep = (0..40)
+    let deep = (0..31)
         .map(|level| format!("l{level}"))
         .collect::<Vec<_>>()
         .join("/");
     let web = cgroup_root.create(format!("web.service/{deep}"));
     assert!(resolver.process_events());
-    assert_eq!(resolver.tables().cgroups.len(), 42);
+    assert_eq!(resolver.tables().cgroups.len(), 33);
     assert_eq!(resolver.resolve(id(&web), None, 5, &no_groups()), UNKNOWN);
     let entry = resolver.tables().cgroups.get(&id(&web)).copied();
     assert!(entry.is_some_and(|entry| entry.identity == 256 && entry.class != 0));
@@ -97,7 +101,7 @@ fn every_cgroup_has_an_entry_as_it_comes_and_none_when_gone() {
 
     fs::remove_dir(&web).expect("remove");
     assert!(resolver.process_events());
-    assert_eq!(resolver.tables().cgroups.len(), 41);
+    assert_eq!(resolver.tables().cgroups.len(), 32);
     assert!(!resolver.rescan());
     assert_eq!(resolver.rescan_interval(), None);
     assert_eq!(cgroups_of(&resolver, "web"), ["/web.service"]);
@@ -328,4 +332,35 @@ fn sockets_of_running_processes_are_listed_with_their_owner() {
 fn resolver_may_move_to_another_thread() {
     fn assert_send<T: Send>() {}
     assert_send::<Resolver>();
+}
+
+#[test]
+fn a_chain_of_thousands_of_cgroups_costs_a_change_no_more_than_a_short_one() {
+    let list: [(&str, &[Selector]); 2] = [
+        ("all", &[cgroup("/u/**"), Selector::Uid(0)]),
+        ("web", &[unit("web.service")]),
+    ];
+    let comparisons = |levels: usize| {
+        let root = TestCgroup::new("chain");
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut directory = open(root.path(), flags, Mode::empty()).expect("open");
+        for _ in 0..levels {
+            mkdirat(&directory, "u", Mode::S_IRWXU).expect("create");
+            directory = openat(&directory, "u", flags, Mode::empty()).expect("open");
+        }
+        let bottom = fstat(&directory).expect("stat").st_ino;
+        let mut resolver = resolver(&root);
+        set(&mut resolver, &list).expect("workloads");
+        assert_eq!(resolver.tables().cgroups.len(), 33);
+        assert!(!resolver.is_there(bottom));
+        let found = resolver.resolve(bottom, None, 0, &no_groups());
+        assert_eq!(found, PENDING, "nobody in particular");
+        assert_eq!(resolver.left_out().1, Some(Path::new("/")));
+        assert_true_to_life(&root, &resolver, &list);
+        resolver.comparisons()
+    };
+    let short = comparisons(100);
+    assert_eq!(comparisons(4_000), short);
+    // One for each cgroup and one for each name that may come to be.
+    assert!(short < 33 * 4, "{short}");
 }
