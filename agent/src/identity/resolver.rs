@@ -120,7 +120,10 @@ impl Resolver {
     /// bounded by the kernel's queue.
     pub fn process_events(&mut self) -> bool {
         let mut updated = false;
-        if !self.tree.is_behind() {
+        if self.tree.is_behind() {
+            // What made the caller call may be there to be read.
+            self.unread = true;
+        } else {
             let batch = self.watcher.drain();
             self.unread = batch.more;
             let concerns = self.executables.concerns(&batch);

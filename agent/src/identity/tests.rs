@@ -3,10 +3,11 @@
 
 use std::{
     fs,
+    io::Write as _,
     net::TcpListener,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::Path,
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use nix::{
@@ -23,7 +24,7 @@ use super::{
     ContainerAnswer, ContainerFacts, ContainerQuestion, Groups, IdentityError, OnTie, Resolver,
     adopt,
     file::Executable,
-    fixture::{TestCgroup, cgroup, container, program, unit, workloads},
+    fixture::{Running, TestCgroup, cgroup, container, program, unit, workloads},
     mounts::Mounts,
     root::cgroup_id,
 };
@@ -363,4 +364,57 @@ fn a_chain_of_thousands_of_cgroups_costs_a_change_no_more_than_a_short_one() {
     assert_eq!(comparisons(4_000), short);
     // One for each cgroup and one for each name that may come to be.
     assert!(short < 33 * 4, "{short}");
+}
+
+#[test]
+fn events_that_come_while_it_is_behind_are_read_when_it_is_not() {
+    let root = TestCgroup::new("behind");
+    let mut resolver = resolver(&root);
+    for n in 0..1_100 {
+        let _ = root.create(format!("early/{n}"));
+    }
+    assert!(resolver.process_events());
+    assert!(resolver.is_behind());
+    let late = root.create("late");
+    while resolver.is_behind() {
+        let _ = resolver.process_events();
+    }
+    assert!(resolver.is_there(id(&late)));
+    assert_eq!(resolver.tables().cgroups.len(), 1_103);
+}
+
+#[test]
+fn a_process_whose_cgroup_is_not_shown_as_a_whole_is_of_a_cgroup_that_is_not_known() {
+    let root = TestCgroup::new("not-shown");
+    let mut process = Command::new("/bin/sleep");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let process = process.arg("1000").stdin(OwnedFd::from(listener));
+    let process = Running::of(process.spawn().expect("run"));
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let name = "d".repeat(250);
+    let mut directory = open(root.path(), flags, Mode::empty()).expect("open");
+    for _ in 0..20 {
+        mkdirat(&directory, name.as_str(), Mode::S_IRWXU).expect("create");
+        directory = openat(&directory, name.as_str(), flags, Mode::empty()).expect("open");
+    }
+    let procs = openat(&directory, "cgroup.procs", OFlag::O_WRONLY, Mode::empty());
+    let tgid = process.tgid();
+    fs::File::from(procs.expect("open"))
+        .write_all(tgid.to_string().as_bytes())
+        .expect("move");
+
+    let mut resolver = resolver(&root);
+    set(&mut resolver, &[("web", &[cgroup("/*/x")])]).expect("workloads");
+    let found = adopt::those(&resolver, [tgid]);
+    let [found] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert!(!found.fds.is_empty() && !resolver.is_there(found.cgroup_id));
+    let identity = resolver.resolve(
+        found.cgroup_id,
+        found.exe.as_ref(),
+        found.uid,
+        &found.groups,
+    );
+    assert_eq!(identity, PENDING);
 }
