@@ -88,7 +88,9 @@ pub fn of_task(node: u64, into: &mut CgroupEntry) -> bool {
         *into = if unsure { PENDING } else { entry };
         return true;
     }
-    false
+    // Deeper than anything that is followed, wherever that is.
+    *into = PENDING;
+    true
 }
 
 /// What is known of the name of a cgroup.

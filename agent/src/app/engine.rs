@@ -327,11 +327,18 @@ impl Engine {
         }
     }
 
-    /// Takes in what changed in the cgroup tree and in approved files.
+    /// Takes in what changed in the cgroup tree and in approved files, as far as it gets in one turn; whether
+    /// there is more: [`Self::is_behind`].
     pub fn tree_changed(&mut self) {
         if self.resolver.process_events() {
             self.follow_identities();
         }
+    }
+
+    /// Whether [`Self::tree_changed`] is to be called again, after others have had their turn.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.resolver.is_behind()
     }
 
     /// Looks at everything anew, where not everything can be watched.

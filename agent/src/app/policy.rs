@@ -14,7 +14,7 @@ use ringfence_policy::model::Document;
 use tokio::{
     signal::unix::Signal,
     sync::{mpsc, watch},
-    task::block_in_place,
+    task::{block_in_place, yield_now},
     time::interval,
 };
 use tokio_util::sync::CancellationToken;
@@ -130,6 +130,10 @@ impl Task {
                 () = cancel.cancelled() => return Ok(()),
                 ready = tree.readable() => {
                     ready?.clear_ready();
+                    block_in_place(|| self.engine.tree_changed());
+                    self.show_cgroups();
+                }
+                () = yield_now(), if self.engine.is_behind() => {
                     block_in_place(|| self.engine.tree_changed());
                     self.show_cgroups();
                 }

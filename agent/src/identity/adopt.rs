@@ -30,6 +30,11 @@ pub struct ProcessSockets {
     pub fds: Vec<(i32, u64)>,
 }
 
+/// Number of a cgroup that /proc does not show: none has it, so that it is one that is not known.
+const NOT_SHOWN: u64 = u64::MAX;
+/// Bytes of a path that /proc shows at most: `PATH_MAX` without the NUL that ends it (`proc_cgroup_show`).
+const MOST_SHOWN: usize = 4_095;
+
 /// Every process below the guarded root that has a socket. What vanishes or can't be read meanwhile
 /// is left out: the kernel judges it when it uses the socket.
 #[must_use]
@@ -96,11 +101,16 @@ fn process(
     resolver: &Resolver,
 ) -> Option<ProcessSockets> {
     let directory = PathBuf::from(format!("/proc/{tgid}"));
-    let path = origin.below_root(&cgroup_of(&directory)?)?;
-    let cgroup_id = resolver.cgroup_at(&path).or_else(|| {
-        let below = path.strip_prefix("/").ok()?;
-        cgroup_id(&resolver.root().join(below)).ok()
-    })?;
+    let shown = cgroup_of(&directory)?;
+    let path = origin.below_root(&shown)?;
+    let cgroup_id = if is_cut(&shown) {
+        NOT_SHOWN
+    } else {
+        resolver.cgroup_at(&path).or_else(|| {
+            let below = path.strip_prefix("/").ok()?;
+            cgroup_id(&resolver.root().join(below)).ok()
+        })?
+    };
     let fds = sockets(&directory.join("fd"))?;
     if fds.is_empty() {
         return None;
@@ -144,6 +154,11 @@ pub(super) fn cgroup_of(directory: &Path) -> Option<PathBuf> {
         .split(|b| *b == b'\n')
         .find_map(|line| line.strip_prefix(b"0::"))?;
     Some(PathBuf::from(std::ffi::OsStr::from_bytes(path)))
+}
+
+/// Whether /proc may show only the beginning of a path.
+fn is_cut(path: &Path) -> bool {
+    path.as_os_str().len() >= MOST_SHOWN
 }
 
 /// Real user and groups of a process.

@@ -78,6 +78,10 @@ impl Drop for TestCgroup {
 pub(super) struct Running(Child);
 
 impl Running {
+    pub fn of(child: Child) -> Self {
+        Self(child)
+    }
+
     pub fn tgid(&self) -> u32 {
         self.0.id()
     }

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
     sync::Arc,
 };
 
@@ -122,10 +121,10 @@ impl Keeper {
             return;
         };
         let candidates =
-            |path: &Path| -> BTreeSet<usize> { placement.candidates(path, containers).collect() };
-        let mut holds = candidates(path);
+            |id| -> BTreeSet<usize> { placement.members(id, tree, containers).collect() };
+        let mut holds = candidates(id);
         if !holds.is_empty()
-            && let Some(parent) = tree.parent(id).and_then(|parent| tree.path(parent))
+            && let Some(parent) = tree.parent(id)
         {
             holds.retain({
                 let above = candidates(parent);

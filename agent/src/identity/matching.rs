@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     os::unix::ffi::OsStrExt,
     path::Path,
+    sync::Arc,
 };
 
 use super::{
@@ -20,6 +21,10 @@ use globset::{Candidate, GlobSet};
 
 /// Workloads that a cgroup may hold, by number, each with the place at which it matched.
 pub(super) type Candidates = Vec<(usize, Place)>;
+
+/// Patterns that match a path or a cgroup above it, by number, each with the highest level at which it does. Copies
+/// share what they have in common.
+pub(super) type Covered = Option<Arc<BTreeMap<usize, u32>>>;
 
 /// Workloads by the units and slices of one service manager that they ask for.
 #[derive(Default)]
@@ -86,6 +91,8 @@ pub(super) struct Matcher {
     containers: HashMap<String, HashMap<String, Vec<usize>>>,
     needed: Vec<usize>,
     ahead: Ahead,
+    #[cfg(test)]
+    comparisons: std::sync::atomic::AtomicU64,
 }
 
 impl Matcher {
@@ -119,6 +126,8 @@ impl Matcher {
             containers,
             needed: specs.iter().map(Spec::places).collect(),
             ahead: Ahead::new(specs),
+            #[cfg(test)]
+            comparisons: std::sync::atomic::AtomicU64::default(),
         })
     }
 
@@ -127,24 +136,67 @@ impl Matcher {
         !self.containers.is_empty()
     }
 
+    /// Which patterns cover a path at a level, where that is known of the path above.
+    pub fn cover(&self, above: &Covered, path: &Path, level: u32) -> Covered {
+        self.cover_bytes(above, path.as_os_str().as_bytes(), level)
+    }
+
+    /// The same of a path of which nothing is known.
+    pub fn covered(&self, path: &Path) -> Covered {
+        (0u32..)
+            .zip(prefixes(path))
+            .fold(None, |above, (level, prefix)| {
+                self.cover_bytes(&above, prefix, level)
+            })
+    }
+
+    fn cover_bytes(&self, above: &Covered, path: &[u8], level: u32) -> Covered {
+        #[cfg(test)]
+        let _ = self
+            .comparisons
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut covered = above.clone();
+        for glob in self.globs.matches_candidate(&Candidate::from_bytes(path)) {
+            if covered.as_ref().is_none_or(|it| !it.contains_key(&glob)) {
+                let covered = Arc::make_mut(covered.get_or_insert_default());
+                let _ = covered.insert(glob, level);
+            }
+        }
+        covered
+    }
+
+    /// How often a path was compared with all patterns.
+    #[cfg(test)]
+    pub fn comparisons(&self) -> u64 {
+        self.comparisons.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// What cgroups below a path may be that the path itself is not.
-    pub fn below(&self, path: &Path) -> Below {
-        let covered = prefixes(path)
-            .flat_map(|prefix| self.globs.matches_candidate(&Candidate::from_bytes(prefix)))
-            .collect();
+    pub fn below(&self, path: &Path, covered: &Covered) -> Below {
+        let covered = covered.iter().flat_map(|it| it.keys().copied()).collect();
         self.ahead.below(path, &covered)
     }
 
     /// Workloads whose cgroup-like selectors all match a path below the guarded root and the container
     /// that it belongs to, in order. Without those that have none: see [`Spec::is_everywhere`].
     pub fn candidates(&self, path: &Path, container: Option<&ContainerFacts>) -> Candidates {
+        self.among(&self.covered(path), path, container)
+    }
+
+    /// [`Self::candidates`], where it is known which patterns cover the path.
+    pub fn among(
+        &self,
+        covered: &Covered,
+        path: &Path,
+        container: Option<&ContainerFacts>,
+    ) -> Candidates {
         let mut hits: BTreeMap<usize, (usize, Place)> = BTreeMap::new();
         let mut hit = |workload: usize, place: Place| {
             let (count, sum) = hits.entry(workload).or_default();
             *count += 1;
             *sum = sum.and(place);
         };
-        self.match_globs(path, &mut hit);
+        self.match_globs(covered, &mut hit);
         self.match_systemd(path, &mut hit);
         self.match_container(container, &mut hit);
         let matched = hits.into_iter().filter(|(workload, (count, _))| {
@@ -158,15 +210,16 @@ impl Matcher {
     }
 
     /// Each glob counts once, at the highest cgroup on the path that it matches.
-    fn match_globs(&self, path: &Path, hit: &mut impl FnMut(usize, Place)) {
-        let mut seen = BTreeSet::new();
-        for (depth, prefix) in (0u32..).zip(prefixes(path)) {
-            for glob in self.globs.matches_candidate(&Candidate::from_bytes(prefix)) {
-                if seen.insert(glob)
-                    && let Some((workload, place)) = self.owners.get(glob)
-                {
-                    hit(*workload, Place { depth, ..*place });
-                }
+    fn match_globs(&self, covered: &Covered, hit: &mut impl FnMut(usize, Place)) {
+        for (glob, depth) in covered.iter().flat_map(|it| it.iter()) {
+            if let Some((workload, place)) = self.owners.get(*glob) {
+                hit(
+                    *workload,
+                    Place {
+                        depth: *depth,
+                        ..*place
+                    },
+                );
             }
         }
     }

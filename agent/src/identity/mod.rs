@@ -67,3 +67,4 @@ pub use scripts::scripts;
 pub use subordinate::Subordinates;
 pub use tables::Tables;
 pub use ties::{OnTie, Tie};
+pub use tree::DEEPEST;

@@ -1,6 +1,6 @@
 //! Cgroup entries: the identity of a cgroup and the class of its processes.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, sync::Arc};
+use std::{collections::HashMap, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, sync::Arc};
 
 use ringfence_common::abi::{
     CgroupEntry, ChildKey,
@@ -13,17 +13,20 @@ use super::{
     IdentityError,
     containers::{Container, ContainerFacts, Containers},
     groups::Crowd,
-    matching::{Candidates, Matcher},
+    matching::{Candidates, Covered, Matcher},
     processes::{Facts, GroupTable, ProcessTable, Processes},
     spec::Spec,
     specificity::{Best, Specificity},
     ties::{Tie, Ties},
+    tree::{Tree, directory::names},
 };
 
 /// One set of workloads with everything that follows from it.
 pub(super) struct Placement {
     specs: Vec<Spec>,
     matcher: Matcher,
+    /// By cgroup, so that one costs its own name and not its path.
+    covered: HashMap<u64, Covered>,
     processes: Processes,
     ties: Ties,
     crowd: Option<Crowd>,
@@ -38,6 +41,7 @@ impl Placement {
             processes: Processes::new(&specs, &mut ties),
             ties,
             crowd: None,
+            covered: HashMap::new(),
             specs,
         })
     }
@@ -68,7 +72,13 @@ impl Placement {
     }
 
     /// Entry of the cgroup at a path below the guarded root.
+    #[cfg(test)]
     pub fn entry(&mut self, path: &Path, containers: &Containers) -> CgroupEntry {
+        let covered = self.matcher.covered(path);
+        self.entry_of(path, &covered, containers)
+    }
+
+    fn entry_of(&mut self, path: &Path, covered: &Covered, containers: &Containers) -> CgroupEntry {
         let container = match containers.of(path) {
             Container::Asked if self.matcher.asks_containers() => {
                 return CgroupEntry {
@@ -82,7 +92,7 @@ impl Placement {
         };
         let mut base = Best::default();
         let mut candidates = Candidates::new();
-        for (workload, place) in self.matcher.candidates(path, container) {
+        for (workload, place) in self.matcher.among(covered, path, container) {
             let Some(spec) = self.specs.get(workload) else {
                 continue;
             };
@@ -129,20 +139,80 @@ impl Placement {
         }
     }
 
+    /// [`Self::family`] of a cgroup of the tree; nothing where it is not there.
+    pub fn member(
+        &mut self,
+        id: u64,
+        tree: &Tree,
+        containers: &Containers,
+    ) -> Option<(CgroupEntry, Vec<(ChildKey, CgroupEntry)>)> {
+        let covered = self.cover(id, tree)?;
+        Some(self.family_of(id, tree.path(id)?, &covered, containers))
+    }
+
+    /// A cgroup is another one now, or none.
+    pub fn forget(&mut self, id: u64) {
+        let _ = self.covered.remove(&id);
+    }
+
+    /// Every cgroup may be another one now.
+    pub fn forget_all(&mut self) {
+        self.covered.clear();
+    }
+
+    /// Which patterns cover a cgroup of the tree: those of the one above, and those that match it itself.
+    fn cover(&mut self, id: u64, tree: &Tree) -> Option<Covered> {
+        let mut missing = Vec::new();
+        let mut next = Some(id);
+        let mut covered = None;
+        while let Some(id) = next {
+            covered = self.covered.get(&id).cloned();
+            if covered.is_some() {
+                break;
+            }
+            missing.push(id);
+            next = tree.parent(id);
+        }
+        let mut covered = covered.unwrap_or_default();
+        for id in missing.into_iter().rev() {
+            covered = self
+                .matcher
+                .cover(&covered, tree.path(id)?, tree.level(id)?);
+            let _ = self.covered.insert(id, covered.clone());
+        }
+        Some(covered)
+    }
+
     /// Entry of the cgroup with a number, with what is below it, and the entries of cgroups that may come
     /// to be right below and would stand for someone else.
+    #[cfg(test)]
     pub fn family(
         &mut self,
         id: u64,
         path: &Path,
         containers: &Containers,
     ) -> (CgroupEntry, Vec<(ChildKey, CgroupEntry)>) {
-        let below = self.matcher.below(path);
-        let mut own = self.entry(path, containers);
+        let covered = self.matcher.covered(path);
+        self.family_of(id, path, &covered, containers)
+    }
+
+    fn family_of(
+        &mut self,
+        id: u64,
+        path: &Path,
+        covered: &Covered,
+        containers: &Containers,
+    ) -> (CgroupEntry, Vec<(ChildKey, CgroupEntry)>) {
+        let below = self.matcher.below(path, covered);
+        let level = names(path).count();
+        let level = u32::try_from(level + 1).unwrap_or(u32::MAX);
+        let mut own = self.entry_of(path, covered, containers);
         let mut children = Vec::new();
         let (named, mut others) = (!below.names.is_empty(), below.others);
         for name in &below.names {
-            let child = self.entry(&path.join(OsStr::from_bytes(name)), containers);
+            let place = path.join(OsStr::from_bytes(name));
+            let covered = self.matcher.cover(covered, &place, level);
+            let child = self.entry_of(&place, &covered, containers);
             if child == own {
                 continue;
             }
@@ -191,15 +261,28 @@ impl Placement {
         Some(found.1)
     }
 
-    /// Numbers of the workloads that have cgroup selectors, all of which match a path.
-    pub fn candidates(
+    /// Numbers of the workloads that have cgroup selectors, all of which match a cgroup of the tree.
+    pub fn members(
         &self,
-        path: &Path,
+        id: u64,
+        tree: &Tree,
         containers: &Containers,
     ) -> impl Iterator<Item = usize> + use<> {
-        let container = container(path, containers);
-        let candidates = self.matcher.candidates(path, container).into_iter();
-        candidates.map(|(workload, _)| workload)
+        let found = tree.path(id).map(|path| {
+            let container = container(path, containers);
+            match self.covered.get(&id) {
+                Some(covered) => self.matcher.among(covered, path, container),
+                None => self.matcher.candidates(path, container),
+            }
+        });
+        let found = found.unwrap_or_default().into_iter();
+        found.map(|(workload, _)| workload)
+    }
+
+    /// How often a path was compared with all patterns.
+    #[cfg(test)]
+    pub fn comparisons(&self) -> u64 {
+        self.matcher.comparisons()
     }
 }
 

@@ -37,6 +37,8 @@ pub use foresee::Foreseen;
 
 /// How often to rescan while not everything can be watched.
 const RESCAN: Duration = Duration::from_secs(1);
+/// Names of cgroups that [`Resolver::process_events`] looks at before it lets others have their turn.
+const MOST_NAMES: usize = 1_024;
 
 /// Keeps [`Tables`] true to the cgroup tree, the executables and the workloads.
 pub struct Resolver {
@@ -50,6 +52,8 @@ pub struct Resolver {
     executables: Executables,
     tables: Tables,
     keeper: Keeper,
+    /// There may be more events to read.
+    unread: bool,
 }
 
 impl Resolver {
@@ -70,6 +74,7 @@ impl Resolver {
             executables: Executables::new(MOST_KNOWN),
             tables: Tables::default(),
             keeper: Keeper::default(),
+            unread: false,
         };
         resolver.look_for_containers();
         resolver.build();
@@ -125,21 +130,37 @@ impl Resolver {
     }
 
     /// Takes in what inotify reports, without waiting; returns whether the tables changed. Call it
-    /// when [`AsFd::as_fd`] is readable; nothing is left to read afterwards.
+    /// when [`AsFd::as_fd`] is readable, and as long as [`Self::is_behind`] says so: one call takes in a
+    /// bounded number of names. Nothing more is read before it is done with what it has read, so that what waits is
+    /// bounded by the kernel's queue.
     pub fn process_events(&mut self) -> bool {
-        let batch = self.watcher.drain();
-        if batch.overflow {
-            tracing::warn!("inotify queue overflowed: rescanning");
-            let _ = self.tree.apply(&batch, &self.watcher);
-            return self.rescan();
+        let mut updated = false;
+        if self.tree.is_behind() {
+            // What made the caller call may be there to be read.
+            self.unread = true;
+        } else {
+            let batch = self.watcher.drain();
+            self.unread = batch.more;
+            let concerns = self.executables.concerns(&batch);
+            let overflow = batch.overflow;
+            self.tree.take(batch);
+            if overflow {
+                tracing::warn!("inotify queue overflowed: rescanning");
+                return self.rescan();
+            }
+            if concerns {
+                self.executables.watch(&self.watcher);
+                updated |= self.refresh_executables();
+            }
         }
-        let changed = self.tree.apply(&batch, &self.watcher);
-        let mut updated = self.update_cgroups(&changed);
-        if self.executables.concerns(&batch) {
-            self.executables.watch(&self.watcher);
-            updated |= self.refresh_executables();
-        }
-        updated
+        let changed = self.tree.work(&self.watcher, MOST_NAMES);
+        self.update_cgroups(&changed) || updated
+    }
+
+    /// Whether [`Self::process_events`] has left something for the next call.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.unread || self.tree.is_behind()
     }
 
     /// Looks at everything again; returns whether the tables changed.
@@ -276,10 +297,16 @@ impl Resolver {
         self.executables.forgotten()
     }
 
-    /// How often a cgroup was left out because there are too many, and where some are left out now.
+    /// How often a cgroup was left out because there are too many or it lies too deep, and where some are left out now.
     #[must_use]
     pub fn left_out(&self) -> (u64, Option<&Path>) {
         self.tree.left_out()
+    }
+
+    /// How often a path was compared with all patterns since the workloads were set.
+    #[cfg(test)]
+    pub(super) fn comparisons(&self) -> u64 {
+        self.placement.comparisons()
     }
 
     /// The guarded directory.
@@ -384,9 +411,12 @@ impl Resolver {
     fn update_entries(&mut self, ids: &BTreeSet<u64>) -> bool {
         let mut updated = false;
         for id in ids {
-            updated |= if let Some(path) = self.tree.path(*id) {
+            self.placement.forget(*id);
+        }
+        for id in ids {
+            updated |= if self.tree.path(*id).is_some() {
                 self.tables
-                    .set_cgroup(*id, path, &self.containers, &mut self.placement)
+                    .set_cgroup(*id, &self.tree, &self.containers, &mut self.placement)
             } else {
                 self.tables.remove_cgroup(*id)
             };
@@ -397,6 +427,7 @@ impl Resolver {
     }
 
     fn build(&mut self) {
+        self.placement.forget_all();
         self.tables = Tables::build(
             &self.tree,
             &self.containers,

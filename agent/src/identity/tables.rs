@@ -56,8 +56,8 @@ impl Tables {
         executables: &Executables,
     ) -> Self {
         let mut tables = Self::default();
-        for (id, path) in tree.iter() {
-            let _ = tables.set_cgroup(id, path, containers, placement);
+        for (id, _) in tree.iter() {
+            let _ = tables.set_cgroup(id, tree, containers, placement);
         }
         tables.executables = executables
             .keys()
@@ -80,11 +80,13 @@ impl Tables {
     pub(super) fn set_cgroup(
         &mut self,
         id: u64,
-        path: &Path,
+        tree: &Tree,
         containers: &Containers,
         placement: &mut Placement,
     ) -> bool {
-        let (mut entry, mut children) = placement.family(id, path, containers);
+        let Some((mut entry, mut children)) = placement.member(id, tree, containers) else {
+            return false;
+        };
         let before = self.children_of(id);
         if self.children.len() - before.len() + children.len() > MOST_CHILDREN {
             children.clear();

@@ -3,13 +3,18 @@
 
 use std::{
     fs,
+    io::Write as _,
     net::TcpListener,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::Path,
-    process::Stdio,
+    process::{Command, Stdio},
     sync::Arc,
 };
 
+use nix::{
+    fcntl::{OFlag, open, openat},
+    sys::stat::{Mode, fstat, mkdirat},
+};
 use ringfence_common::abi::{
     CgroupEntry, ExecutableKey,
     identity::{HOST, PENDING, UNKNOWN},
@@ -20,7 +25,7 @@ use super::{
     ContainerAnswer, ContainerFacts, ContainerQuestion, Groups, IdentityError, OnTie, Resolver,
     adopt,
     file::Executable,
-    fixture::{TestCgroup, cgroup, container, program, unit, workloads},
+    fixture::{Running, TestCgroup, cgroup, container, program, unit, workloads},
     mounts::Mounts,
     root::cgroup_id,
 };
@@ -80,13 +85,13 @@ fn every_cgroup_has_an_entry_as_it_comes_and_none_when_gone() {
     assert_eq!(resolver.tables().cgroups.len(), 1);
     assert!(!resolver.process_events());
 
-    let deep = (0..40)
+    let deep = (0..31)
         .map(|level| format!("l{level}"))
         .collect::<Vec<_>>()
         .join("/");
     let web = cgroup_root.create(format!("web.service/{deep}"));
     assert!(resolver.process_events());
-    assert_eq!(resolver.tables().cgroups.len(), 42);
+    assert_eq!(resolver.tables().cgroups.len(), 33);
     assert_eq!(resolver.resolve(id(&web), None, 5, &no_groups()), UNKNOWN);
     let entry = resolver.tables().cgroups.get(&id(&web)).copied();
     assert!(entry.is_some_and(|entry| entry.identity == 256 && entry.class != 0));
@@ -98,7 +103,7 @@ fn every_cgroup_has_an_entry_as_it_comes_and_none_when_gone() {
 
     fs::remove_dir(&web).expect("remove");
     assert!(resolver.process_events());
-    assert_eq!(resolver.tables().cgroups.len(), 41);
+    assert_eq!(resolver.tables().cgroups.len(), 32);
     assert!(!resolver.rescan());
     assert_eq!(resolver.rescan_interval(), None);
     assert_eq!(cgroups_of(&resolver, "web"), ["/web.service"]);
@@ -329,4 +334,88 @@ fn sockets_of_running_processes_are_listed_with_their_owner() {
 fn resolver_may_move_to_another_thread() {
     fn assert_send<T: Send>() {}
     assert_send::<Resolver>();
+}
+
+#[test]
+fn a_chain_of_thousands_of_cgroups_costs_a_change_no_more_than_a_short_one() {
+    let list: [(&str, &[Selector]); 2] = [
+        ("all", &[cgroup("/u/**"), Selector::Uid(0)]),
+        ("web", &[unit("web.service")]),
+    ];
+    let comparisons = |levels: usize| {
+        let root = TestCgroup::new("chain");
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut directory = open(root.path(), flags, Mode::empty()).expect("open");
+        for _ in 0..levels {
+            mkdirat(&directory, "u", Mode::S_IRWXU).expect("create");
+            directory = openat(&directory, "u", flags, Mode::empty()).expect("open");
+        }
+        let bottom = fstat(&directory).expect("stat").st_ino;
+        let mut resolver = resolver(&root);
+        set(&mut resolver, &list).expect("workloads");
+        assert_eq!(resolver.tables().cgroups.len(), 33);
+        assert!(!resolver.is_there(bottom));
+        let found = resolver.resolve(bottom, None, 0, &no_groups());
+        assert_eq!(found, PENDING, "nobody in particular");
+        assert_eq!(resolver.left_out().1, Some(Path::new("/")));
+        assert_true_to_life(&root, &resolver, &list);
+        resolver.comparisons()
+    };
+    let short = comparisons(100);
+    assert_eq!(comparisons(4_000), short);
+    // One for each cgroup and one for each name that may come to be.
+    assert!(short < 33 * 4, "{short}");
+}
+
+#[test]
+fn events_that_come_while_it_is_behind_are_read_when_it_is_not() {
+    let root = TestCgroup::new("behind");
+    let mut resolver = resolver(&root);
+    for n in 0..1_100 {
+        let _ = root.create(format!("early/{n}"));
+    }
+    assert!(resolver.process_events());
+    assert!(resolver.is_behind());
+    let late = root.create("late");
+    while resolver.is_behind() {
+        let _ = resolver.process_events();
+    }
+    assert!(resolver.is_there(id(&late)));
+    assert_eq!(resolver.tables().cgroups.len(), 1_103);
+}
+
+#[test]
+fn a_process_whose_cgroup_is_not_shown_as_a_whole_is_of_a_cgroup_that_is_not_known() {
+    let root = TestCgroup::new("not-shown");
+    let mut process = Command::new("/bin/sleep");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let process = process.arg("1000").stdin(OwnedFd::from(listener));
+    let process = Running::of(process.spawn().expect("run"));
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let name = "d".repeat(250);
+    let mut directory = open(root.path(), flags, Mode::empty()).expect("open");
+    for _ in 0..20 {
+        mkdirat(&directory, name.as_str(), Mode::S_IRWXU).expect("create");
+        directory = openat(&directory, name.as_str(), flags, Mode::empty()).expect("open");
+    }
+    let procs = openat(&directory, "cgroup.procs", OFlag::O_WRONLY, Mode::empty());
+    let tgid = process.tgid();
+    fs::File::from(procs.expect("open"))
+        .write_all(tgid.to_string().as_bytes())
+        .expect("move");
+
+    let mut resolver = resolver(&root);
+    set(&mut resolver, &[("web", &[cgroup("/*/x")])]).expect("workloads");
+    let found = adopt::those(&resolver, [tgid]);
+    let [found] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert!(!found.fds.is_empty() && !resolver.is_there(found.cgroup_id));
+    let identity = resolver.resolve(
+        found.cgroup_id,
+        found.exe.as_ref(),
+        found.uid,
+        &found.groups,
+    );
+    assert_eq!(identity, PENDING);
 }

@@ -4,18 +4,22 @@
 //! only name what must be looked at again: the file system decides, so that late, doubled and
 //! reordered events do no harm. Directories are opened relative to their parents: names of any bytes
 //! and paths longer than `PATH_MAX` work.
+//!
+//! What events name is taken in in steps that are counted ([`Tree::work`]), so that nobody who makes many cgroups
+//! keeps the agent from everything else. Nothing below [`DEEPEST`] is followed: a chain of names costs no more.
 
 pub(super) mod directory;
+mod owner;
 mod room;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ffi::{OsStr, OsString},
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
-    rc::Rc,
 };
 
 use inotify::{WatchDescriptor, WatchMask};
@@ -24,26 +28,27 @@ use nix::{
     fcntl::{OFlag, open, openat},
     sys::stat::{Mode, fstat},
 };
+use ringfence_common::abi::cgroup::MAX_LEVEL;
 
 use self::{
     directory::{flags, list, names},
     room::Room,
+    work::Work,
 };
-use super::{
-    IdentityError,
-    watch::{Batch, Watcher},
-};
+use super::{IdentityError, watch::Watcher};
 
-/// Longest path that is followed, bytes. What lies deeper inherits from its deepest known ancestor,
-/// so that a user with a delegated subtree can't fill the agent's memory with one chain of names.
-const LONGEST_PATH: usize = 16_384;
+/// Levels below the guarded root that are followed: as many as the kernel programs look at on the way up, so that
+/// what lies deeper is found to be below one that is followed.
+pub const DEEPEST: u32 = MAX_LEVEL;
 
 /// One cgroup.
 #[derive(Debug)]
 struct Node {
     path: PathBuf,
     parent: u64,
-    /// User that it belonged to when it was found.
+    /// Below the guarded root, which is 0.
+    level: u32,
+    /// User that it belonged to when it was last looked at.
     owner: u32,
     children: BTreeMap<OsString, u64>,
     watch: Option<WatchDescriptor>,
@@ -60,6 +65,7 @@ pub(super) struct Tree {
     watched: HashMap<WatchDescriptor, u64>,
     incomplete: bool,
     room: Room,
+    work: Work,
 }
 
 impl Tree {
@@ -79,6 +85,7 @@ impl Tree {
             watched: HashMap::new(),
             incomplete: false,
             room: Room::default(),
+            work: Work::default(),
         };
         tree.insert_root(stat.st_uid);
         let _ = tree.rescan(watcher);
@@ -98,6 +105,11 @@ impl Tree {
     /// Path below the root, with a leading slash.
     pub fn path(&self, id: u64) -> Option<&Path> {
         self.nodes.get(&id).map(|node| node.path.as_path())
+    }
+
+    /// Level below the guarded root, which is 0.
+    pub fn level(&self, id: u64) -> Option<u32> {
+        self.nodes.get(&id).map(|node| node.level)
     }
 
     /// Parent of a cgroup; `None` for the root and for what isn't known.
@@ -145,69 +157,20 @@ impl Tree {
         let mut changed = BTreeSet::new();
         self.incomplete = false;
         self.room.look_again();
+        self.work = Work::default();
         match self.open(Path::new("/")) {
-            Ok(root) => self.descend(root, self.root_id, watcher, &mut changed),
+            Ok(root) => {
+                let _ = self.is_owned(&root, self.root_id, watcher, &mut changed);
+                self.descend(root, self.root_id, watcher, &mut changed);
+                let mut all = usize::MAX;
+                self.go_on(watcher, &mut all, &mut changed);
+            }
             Err(error) => {
                 self.incomplete = true;
                 tracing::warn!(%error, "guarded cgroup root cannot be opened");
             }
         }
         changed
-    }
-
-    /// Looks again at what a batch names; returns the ids that came, went or moved.
-    pub fn apply(&mut self, batch: &Batch, watcher: &Watcher) -> BTreeSet<u64> {
-        for watch in &batch.dropped {
-            if let Some(id) = self.watched.remove(watch)
-                && let Some(node) = self.nodes.get_mut(&id)
-            {
-                node.watch = None;
-            }
-        }
-        let mut changed = BTreeSet::new();
-        for (watch, names) in &batch.dirty {
-            let Some(id) = self.watched.get(watch).copied() else {
-                continue;
-            };
-            let Some(directory) = self.reopen(id) else {
-                continue;
-            };
-            let directory = Rc::new(directory);
-            for name in names.iter().filter(|name| !name.is_empty()) {
-                if let Some((child, id)) = self.look(&directory, name, id, watcher, &mut changed) {
-                    self.descend(child, id, watcher, &mut changed);
-                }
-            }
-        }
-        changed
-    }
-
-    /// Brings everything below an open directory up to date. Depth first with names on the stack, so
-    /// that few descriptors are open at a time.
-    fn descend(
-        &mut self,
-        directory: OwnedFd,
-        id: u64,
-        watcher: &Watcher,
-        changed: &mut BTreeSet<u64>,
-    ) {
-        let mut pending = Vec::new();
-        let mut next = Some((directory, id));
-        loop {
-            if let Some((directory, id)) = next.take() {
-                let directory = Rc::new(directory);
-                let names = self.enter(&directory, id, watcher, changed);
-                pending.extend(
-                    names
-                        .into_iter()
-                        .map(|name| (Rc::clone(&directory), name, id)),
-                );
-            }
-            let Some((directory, name, parent)) = pending.pop() else {
-                return;
-            };
-            next = self.look(&directory, &name, parent, watcher, changed);
-        }
     }
 
     /// Watches a directory, then lists it; children that are gone are forgotten.
@@ -219,7 +182,8 @@ impl Tree {
         changed: &mut BTreeSet<u64>,
     ) -> BTreeSet<OsString> {
         if self.nodes.get(&id).is_some_and(|node| node.watch.is_none()) {
-            match watcher.add(directory, WatchMask::empty()) {
+            // Who owns a cgroup is an attribute of its directory.
+            match watcher.add(directory, WatchMask::ATTRIB) {
                 Ok(watch) => {
                     let _ = self.watched.insert(watch.clone(), id);
                     if let Some(node) = self.nodes.get_mut(&id) {
@@ -245,6 +209,10 @@ impl Tree {
         for child in gone {
             self.forget(child, watcher, changed);
         }
+        if self.is_deepest(id) {
+            self.room.deeper(id, listed.len());
+            return BTreeSet::new();
+        }
         listed
     }
 
@@ -257,7 +225,12 @@ impl Tree {
         watcher: &Watcher,
         changed: &mut BTreeSet<u64>,
     ) -> Option<(OwnedFd, u64)> {
-        let known = self.nodes.get(&parent)?.children.get(name).copied();
+        let above = self.nodes.get(&parent)?;
+        let (known, level) = (above.children.get(name).copied(), above.level + 1);
+        if level > DEEPEST {
+            self.look_below(directory, parent);
+            return None;
+        }
         let opened = openat(directory, name, flags(), Mode::empty())
             .and_then(|fd| fstat(&fd).map(|stat| (fd, stat)));
         let found = match opened {
@@ -273,49 +246,36 @@ impl Tree {
             self.forget(known, watcher, changed);
         }
         let (fd, id, owner) = found?;
-        if known != Some(id) {
-            let path = self.nodes.get(&parent)?.path.join(name);
-            if path.as_os_str().len() > LONGEST_PATH {
-                return None;
-            }
+        if known == Some(id) {
+            self.set_owner(id, owner, watcher, changed);
+        } else {
             self.forget(id, watcher, changed);
             let delegated = self.delegated(parent);
             if !self.room.enter(delegated) {
                 return None;
             }
-            self.insert(id, owner, name, parent, path, delegated);
+            let above = self.nodes.get_mut(&parent)?;
+            let node = Node {
+                path: above.path.join(name),
+                parent,
+                level,
+                owner,
+                children: BTreeMap::new(),
+                watch: None,
+                delegated,
+            };
+            let _ = above.children.insert(name.to_owned(), id);
+            let _ = self.nodes.insert(id, node);
             let _ = changed.insert(id);
         }
         Some((fd, id))
-    }
-
-    fn insert(
-        &mut self,
-        id: u64,
-        owner: u32,
-        name: &OsStr,
-        parent: u64,
-        path: PathBuf,
-        delegated: u64,
-    ) {
-        if let Some(node) = self.nodes.get_mut(&parent) {
-            let _ = node.children.insert(name.to_owned(), id);
-        }
-        let node = Node {
-            path,
-            parent,
-            owner,
-            children: BTreeMap::new(),
-            watch: None,
-            delegated,
-        };
-        let _ = self.nodes.insert(id, node);
     }
 
     fn insert_root(&mut self, owner: u32) {
         let node = Node {
             path: "/".into(),
             parent: self.root_id,
+            level: 0,
             owner,
             children: BTreeMap::new(),
             watch: None,
@@ -344,6 +304,7 @@ impl Tree {
                 continue;
             };
             let _ = changed.insert(id);
+            self.room.deeper(id, 0);
             // There is room for one that was left out.
             self.incomplete |= self.room.leave(node.delegated);
             pending.extend(node.children.into_values());
@@ -352,13 +313,6 @@ impl Tree {
                 watcher.remove(watch);
             }
         }
-    }
-
-    /// Opens a known cgroup, unless its path now leads to another one.
-    fn reopen(&self, id: u64) -> Option<OwnedFd> {
-        let directory = self.open(self.path(id)?).ok()?;
-        let stat = fstat(&directory).ok()?;
-        (stat.st_ino == id).then_some(directory)
     }
 
     fn open(&self, path: &Path) -> nix::Result<OwnedFd> {

@@ -11,6 +11,9 @@ use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
 
 use super::IdentityError;
 
+/// How often the kernel's queue is read for one batch: more than it holds, but not as fast as others can fill it.
+const MOST_READS: usize = 64;
+
 /// What happened since the last batch, coalesced: names to look at again, not a history.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
@@ -20,6 +23,8 @@ pub(super) struct Batch {
     pub dropped: Vec<WatchDescriptor>,
     /// Events were lost: everything must be looked at again.
     pub overflow: bool,
+    /// There may be more to read.
+    pub more: bool,
 }
 
 /// The inotify instance.
@@ -55,17 +60,24 @@ impl Watcher {
         drop(self.inotify.watches().remove(watch));
     }
 
-    /// Reads until nothing is left, without waiting.
+    /// Reads until nothing is left, without waiting, or [`MOST_READS`] times.
     pub fn drain(&mut self) -> Batch {
-        let mut batch = Batch::default();
-        loop {
+        let mut batch = Batch {
+            more: true,
+            ..Batch::default()
+        };
+        for _ in 0..MOST_READS {
             let events = match self.inotify.read_events(&mut self.buffer) {
                 Ok(events) => events,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    batch.more = false;
+                    break;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
                     tracing::warn!(%error, "inotify cannot be read: rescanning");
                     batch.overflow = true;
+                    batch.more = false;
                     break;
                 }
             };

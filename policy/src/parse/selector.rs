@@ -169,6 +169,9 @@ fn cgroup(text: &str) -> Result<Selector, Fault> {
 
 fn unit(key: &str, text: &str) -> Result<String, Fault> {
     let message = format!("{key} {text:?} is not the name of a unit that has processes");
+    if let Some(remedy) = wildcard(text, &['*', '?', '[']) {
+        return Err(Fault::new(message, remedy));
+    }
     let known = UNIT_TYPES
         .iter()
         .any(|suffix| text.len() > suffix.len() && text.ends_with(suffix));
@@ -189,6 +192,10 @@ fn unit(key: &str, text: &str) -> Result<String, Fault> {
 }
 
 fn slice(key: &str, text: &str) -> Result<String, Fault> {
+    if let Some(remedy) = wildcard(text, &['*', '?', '[']) {
+        let message = format!("{key} {text:?} is not the name of a slice");
+        return Err(Fault::new(message, remedy));
+    }
     if has_suffix(text, ".slice") && !text.contains('/') {
         return Ok(text.to_owned());
     }
@@ -196,6 +203,12 @@ fn slice(key: &str, text: &str) -> Result<String, Fault> {
         format!("{key} {text:?} is not the name of a slice"),
         "write the full name, such as \"system.slice\"",
     ))
+}
+
+/// What to do about a wildcard where there are none.
+fn wildcard(text: &str, wildcards: &[char]) -> Option<&'static str> {
+    text.contains(wildcards)
+        .then_some("only `cgroup` takes wildcards: `cgroup = \"/system.slice/web-*.service\"`")
 }
 
 fn has_suffix(text: &str, suffix: &str) -> bool {
@@ -209,6 +222,11 @@ fn exe(text: &str) -> Result<Selector, Fault> {
             format!("exe {text:?} is not an absolute path"),
             "write the whole path, such as \"/usr/bin/curl\"",
         ));
+    }
+    // A file may be called `[`.
+    if let Some(remedy) = wildcard(text, &['*', '?']) {
+        let message = format!("exe {text:?} is not the path of one file");
+        return Err(Fault::new(message, remedy));
     }
     let kept = path.components().filter(|part| *part != Component::CurDir);
     let normal: PathBuf = kept.collect();

@@ -62,6 +62,7 @@ mod taken;
 mod tcp;
 mod tied;
 mod udp;
+mod units;
 mod unseen;
 mod user_unit;
 mod world;

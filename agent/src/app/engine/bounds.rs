@@ -1,7 +1,11 @@
 //! What found no room within the bounds of what is kept, counted and in words.
 
 use super::Engine;
-use crate::{datapath::local_addresses, identity::Forgotten, metrics::LeftOut};
+use crate::{
+    datapath::local_addresses,
+    identity::{DEEPEST, Forgotten},
+    metrics::LeftOut,
+};
 
 /// Network namespaces of which local addresses are not listed because there are too many.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,8 +57,9 @@ impl Engine {
         let (_, crowded) = self.resolver.left_out();
         let cgroups = crowded.map(|path| {
             format!(
-                "there are too many cgroups below {}: some are not followed, and what runs in them is whom their names \
-                 stand for, or pending and refused; find out who makes them",
+                "there are too many cgroups below {}, or some more than {DEEPEST} levels below the guarded root: they are not \
+                 followed, and what runs in them is whom their names stand for, or pending and refused; find out who \
+                 makes them",
                 path.display()
             )
         });

@@ -7,6 +7,7 @@ impl Specificity {
     /// docs/identity.md.
     pub fn less_because(&self, better: &Self) -> String {
         let (ours, theirs) = (self.place, better.place);
+        let groups = |it: &Self| u32::try_from(it.groups).unwrap_or(u32::MAX);
         let fewer = [
             (
                 u32::from(self.conditions),
@@ -18,6 +19,17 @@ impl Specificity {
                 u32::from(self.path),
                 u32::from(better.path),
                 "path of the executable",
+            ),
+            (
+                u32::from(self.user),
+                u32::from(better.user),
+                "user of the process",
+            ),
+            (groups(self), groups(better), "groups of the process"),
+            (
+                ours.container,
+                theirs.container,
+                "selectors that look at the container",
             ),
             (
                 ours.depth,
@@ -40,61 +52,73 @@ impl Specificity {
         let differs = fewer.iter().find(|(ours, theirs, _)| ours != theirs);
         match differs {
             Some((ours, theirs, what)) => format!("{what}: {ours} against {theirs}"),
-            None if self == better => "tied: equally specific in everything".to_owned(),
-            None => "its other conditions are less specific".to_owned(),
+            None => "tied: equally specific in everything".to_owned(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Condition, Place, Specificity};
+    use super::super::{Place, Specificity};
 
     #[test]
     fn the_first_difference_is_named() {
-        let condition = |path: bool, uid: bool| Condition {
-            paths: path.then(|| "/bin/x".into()).into_iter().collect(),
-            users: uid.then(|| [1].into()),
-            ..Condition::default()
+        let base = Specificity {
+            conditions: 2,
+            digest: true,
+            path: true,
+            user: true,
+            groups: 2,
+            place: Place {
+                container: 2,
+                depth: 2,
+                literal: 2,
+                partial: 2,
+                units: 2,
+                slices: 2,
+            },
         };
-        let place = |depth, literal| Place {
-            depth,
-            literal,
-            ..Place::default()
-        };
-        let new = |path, uid, depth, literal| {
-            Specificity::new(&condition(path, uid), place(depth, literal))
-        };
-        let cases = [
+        // In the order of docs/identity.md: each is less in one thing, and says so whatever comes after it.
+        let cases: [(&dyn Fn(&mut Specificity), &str); 11] = [
             (
-                new(true, false, 9, 9),
-                new(true, true, 0, 0),
+                &|it| it.conditions = 1,
                 "kinds of conditions on the process: 1 against 2",
             ),
+            (&|it| it.digest = false, "digest: 0 against 1"),
+            (&|it| it.path = false, "path of the executable: 0 against 1"),
+            (&|it| it.user = false, "user of the process: 0 against 1"),
+            (&|it| it.groups = 1, "groups of the process: 1 against 2"),
             (
-                new(false, true, 0, 0),
-                new(true, false, 0, 0),
-                "path of the executable: 0 against 1",
+                &|it| it.place.container = 1,
+                "selectors that look at the container: 1 against 2",
             ),
             (
-                new(true, true, 1, 5),
-                new(true, true, 2, 0),
+                &|it| it.place.depth = 1,
                 "level of the cgroup where it takes hold: 1 against 2",
             ),
             (
-                new(true, true, 2, 1),
-                new(true, true, 2, 2),
+                &|it| it.place.literal = 1,
                 "components of the path spelled out: 1 against 2",
             ),
             (
-                new(true, true, 2, 2),
-                new(true, true, 2, 2),
-                "tied: equally specific in everything",
+                &|it| it.place.partial = 1,
+                "components of the path spelled out in part: 1 against 2",
             ),
+            (&|it| it.place.units = 1, "systemd unit: 1 against 2"),
+            (&|it| it.place.slices = 1, "systemd slice: 1 against 2"),
         ];
-        for (less, more, expected) in cases {
-            assert!(less <= more);
-            assert_eq!(less.less_because(&more), expected);
+        for (number, (lessen, expected)) in cases.iter().enumerate() {
+            let (mut less, mut more) = (base, base);
+            lessen(&mut less);
+            for (lessen, _) in cases.iter().skip(number + 1) {
+                lessen(&mut more);
+            }
+            assert!(less < more, "{expected}");
+            assert_eq!(less.less_because(&more), *expected);
         }
+        assert_eq!(
+            base.less_because(&base),
+            "tied: equally specific in everything"
+        );
     }
 }

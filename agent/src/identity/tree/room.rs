@@ -5,10 +5,11 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    os::fd::OwnedFd,
     path::Path,
 };
 
-use super::Tree;
+use super::{DEEPEST, Tree, directory::is_parent};
 
 /// All: three quarters of what the map holds, so that those which are new have room before others go.
 const MOST: usize = 98_304;
@@ -25,6 +26,8 @@ pub(super) struct Room {
     delegated: HashMap<u64, usize>,
     /// Those of which some were left out; 0 = of all.
     crowded: BTreeSet<u64>,
+    /// Those below which nothing is followed because they are the deepest, and something is.
+    deep: BTreeSet<u64>,
     left_out: u64,
 }
 
@@ -43,6 +46,7 @@ impl Room {
             all: 0,
             delegated: HashMap::new(),
             crowded: BTreeSet::new(),
+            deep: BTreeSet::new(),
             left_out: 0,
         }
     }
@@ -89,6 +93,33 @@ impl Room {
         self.crowded.clear();
     }
 
+    /// One more counts as another's, if he has room for it. Else it stays counted as it was.
+    pub fn hand_over(&mut self, from: u64, to: u64) -> bool {
+        let own = self.delegated.get(&to).copied().unwrap_or(0);
+        if to != 0 && own >= self.most_delegated {
+            let _ = self.crowded.insert(to);
+            self.left_out += 1;
+            return false;
+        }
+        if let Some(count) = self.delegated.get_mut(&from) {
+            *count = count.saturating_sub(1);
+        }
+        if to != 0 {
+            let _ = self.delegated.insert(to, own + 1);
+        }
+        true
+    }
+
+    /// So many lie below a cgroup below which nothing is followed.
+    pub fn deeper(&mut self, id: u64, number: usize) {
+        if number == 0 {
+            let _ = self.deep.remove(&id);
+            return;
+        }
+        let _ = self.deep.insert(id);
+        self.left_out += u64::try_from(number).unwrap_or(u64::MAX);
+    }
+
     /// How often one was left out.
     pub const fn left_out(&self) -> u64 {
         self.left_out
@@ -98,16 +129,34 @@ impl Room {
     pub fn crowded(&self) -> Option<u64> {
         self.crowded.first().copied()
     }
+
+    /// One of those below which nothing is followed, and something is.
+    pub fn deep(&self) -> Option<u64> {
+        self.deep.first().copied()
+    }
 }
 
 impl Tree {
-    /// Cgroups that are not followed because there are too many, and where.
+    /// Cgroups that are not followed because there are too many or they lie too deep, and where: below a cgroup that
+    /// was handed to a user, else below the root.
     pub fn left_out(&self) -> (u64, Option<&Path>) {
-        let place = self.room.crowded().and_then(|id| match id {
+        let deep = || Some(self.nodes.get(&self.room.deep()?)?.delegated);
+        let place = self.room.crowded().or_else(deep);
+        let place = place.and_then(|id| match id {
             0 => Some(Path::new("/")),
             id => self.path(id),
         });
         (self.room.left_out(), place)
+    }
+
+    /// Whether nothing below a cgroup is followed.
+    pub(super) fn is_deepest(&self, id: u64) -> bool {
+        self.level(id) == Some(DEEPEST)
+    }
+
+    /// Something came or went below a cgroup below which nothing is followed.
+    pub(super) fn look_below(&mut self, directory: &OwnedFd, id: u64) {
+        self.room.deeper(id, usize::from(is_parent(directory)));
     }
 
     /// Which handed cgroup one belongs to that is made right below `parent`.

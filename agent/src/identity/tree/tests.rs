@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, ffi::OsStr, os::unix::ffi::OsStrExt, process::C
 use nix::sys::stat::mkdirat;
 
 use super::*;
-use crate::identity::{fixture::TestCgroup, root::cgroup_id};
+use crate::identity::{fixture::TestCgroup, root::cgroup_id, watch::Batch};
 
 fn content(tree: &Tree) -> BTreeMap<u64, PathBuf> {
     tree.iter()
@@ -18,12 +18,20 @@ fn fresh(root: &Path) -> BTreeMap<u64, PathBuf> {
     content(&Tree::new(root, &Watcher::new().expect("inotify")).expect("tree"))
 }
 
+fn apply(tree: &mut Tree, batch: Batch, watcher: &Watcher) -> BTreeSet<u64> {
+    tree.take(batch);
+    let changed = tree.work(watcher, usize::MAX);
+    assert!(!tree.is_behind());
+    changed
+}
+
 /// Takes in all events and compares with a walk; ids in `changed` must account for the difference.
 fn settle(tree: &mut Tree, watcher: &mut Watcher, root: &Path) -> bool {
     let before = content(tree);
     let batch = watcher.drain();
-    let mut changed = tree.apply(&batch, watcher);
-    if batch.overflow {
+    let overflow = batch.overflow;
+    let mut changed = apply(tree, batch, watcher);
+    if overflow {
         changed.extend(tree.rescan(watcher));
     }
     let after = content(tree);
@@ -34,7 +42,7 @@ fn settle(tree: &mut Tree, watcher: &mut Watcher, root: &Path) -> bool {
     }
     assert_eq!(after, fresh(root));
     assert!(!tree.is_incomplete());
-    batch.overflow
+    overflow
 }
 
 #[test]
@@ -75,7 +83,7 @@ fn tree_follows_a_storm_of_cgroups_with_any_names() {
             }
             for _ in 0..20 {
                 let batch = watcher.drain();
-                let _ = tree.apply(&batch, &watcher);
+                let _ = apply(&mut tree, batch, &watcher);
                 thread::yield_now();
             }
         });
@@ -147,7 +155,7 @@ fn paths_beyond_path_max_and_deep_levels_are_followed_up_to_the_limit() {
     }
     let _ = settle(&mut tree, &mut watcher, cgroup.path());
     let longest = tree.iter().map(|(_, path)| path.as_os_str().len()).max();
-    assert_eq!(tree.iter().count(), 1 + LONGEST_PATH / 251);
+    assert_eq!(tree.iter().count(), 33);
     assert!(longest > Some(4096));
 }
 
@@ -202,7 +210,7 @@ fn without_enough_watches_a_rescan_finds_everything() {
         let _ = cgroup.create(format!("{number}/below"));
     }
     let batch = watcher.drain();
-    let _ = tree.apply(&batch, &watcher);
+    let _ = apply(&mut tree, batch, &watcher);
     assert!(tree.iter().count() < 41);
     let _ = tree.rescan(&watcher);
     assert_eq!(tree.iter().count(), 41);
@@ -224,7 +232,7 @@ fn a_user_who_makes_too_many_cgroups_leaves_room_for_those_of_others() {
     let mut follow = |tree: &mut Tree| {
         // What is new brings watches, whose events come later.
         for _ in 0..3 {
-            let _ = tree.apply(&watcher.drain(), &watcher);
+            let _ = apply(tree, watcher.drain(), &watcher);
         }
         if tree.is_incomplete() {
             let _ = tree.rescan(&watcher);
@@ -251,4 +259,101 @@ fn a_user_who_makes_too_many_cgroups_leaves_room_for_those_of_others() {
     assert_eq!(follow(&mut tree), (10, 30));
     assert_eq!(content(&tree), fresh(cgroup.path()));
     assert_eq!(tree.left_out().1, None);
+}
+
+/// A chain of cgroups that begins right below `top`.
+fn chain(top: &Path, levels: usize) {
+    let mut directory = open(top, flags(), Mode::empty()).expect("open");
+    for _ in 0..levels {
+        mkdirat(&directory, "u", Mode::S_IRWXU).expect("create");
+        directory = openat(&directory, "u", flags(), Mode::empty()).expect("open");
+    }
+}
+
+#[test]
+fn nothing_below_the_deepest_level_is_followed_and_it_is_counted_while_it_is_there() {
+    let cgroup = TestCgroup::new("chain");
+    let handed = cgroup.create("alice");
+    std::os::unix::fs::chown(&handed, Some(1000), None).expect("chown");
+    let mut watcher = Watcher::new().expect("inotify");
+    let mut tree = Tree::new(cgroup.path(), &watcher).expect("tree");
+    chain(&handed, 31);
+    let _ = settle(&mut tree, &mut watcher, cgroup.path());
+    assert_eq!(tree.left_out(), (0, None));
+    let deepest = handed.join(vec!["u"; 31].join("/"));
+    chain(&deepest, 20);
+    let _ = settle(&mut tree, &mut watcher, cgroup.path());
+    assert_eq!(tree.iter().count(), 33);
+    let (left_out, place) = tree.left_out();
+    assert!(left_out > 0);
+    assert_eq!(place, Some(Path::new("/alice")));
+    let found = Tree::new(cgroup.path(), &watcher).expect("tree");
+    assert_eq!(found.left_out(), (1, Some(Path::new("/alice"))));
+    let mut chained: Vec<PathBuf> = (1..=20)
+        .map(|levels| deepest.join(vec!["u"; levels].join("/")))
+        .collect();
+    while let Some(path) = chained.pop() {
+        std::fs::remove_dir(path).expect("remove");
+    }
+    let _ = settle(&mut tree, &mut watcher, cgroup.path());
+    assert_eq!(tree.left_out().1, None);
+}
+
+#[test]
+fn one_turn_looks_at_no_more_names_than_it_may() {
+    let cgroup = TestCgroup::new("turns");
+    let mut watcher = Watcher::new().expect("inotify");
+    let mut tree = Tree::new(cgroup.path(), &watcher).expect("tree");
+    for n in 0..30 {
+        let _ = cgroup.create(format!("{n}/a/b"));
+    }
+    let _ = cgroup.create("0/a/c");
+    tree.take(watcher.drain());
+    let mut turns = 0;
+    while tree.is_behind() {
+        let changed = tree.work(&watcher, 7);
+        assert!(changed.len() <= 7, "{changed:?}");
+        turns += 1;
+    }
+    assert!(turns > 91 / 7, "{turns}");
+    assert_eq!(content(&tree), fresh(cgroup.path()));
+}
+
+#[test]
+fn a_cgroup_that_is_handed_over_after_it_was_made_counts_as_the_users() {
+    let cgroup = TestCgroup::new("handed");
+    let mut watcher = Watcher::new().expect("inotify");
+    let mut tree = Tree::new(cgroup.path(), &watcher).expect("tree");
+    tree.room = Room::new(1_000, 20);
+    let handed = cgroup.create("alice");
+    for n in 0..15 {
+        let _ = cgroup.create(format!("alice/before{n}"));
+    }
+    let _ = settle(&mut tree, &mut watcher, cgroup.path());
+    let child = |name: &str| cgroup_id(&handed.join(name)).expect("cgroup");
+    assert!(tree.is_roots(child("before0")));
+
+    std::os::unix::fs::chown(&handed, Some(1000), None).expect("chown");
+    for n in 0..15 {
+        let _ = cgroup.create(format!("alice/after{n}"));
+    }
+    for _ in 0..3 {
+        let _ = apply(&mut tree, watcher.drain(), &watcher);
+    }
+    let below = |tree: &Tree| tree.iter().count() - 2;
+    assert_eq!(below(&tree), 20);
+    assert_eq!(tree.left_out().1, Some(Path::new("/alice")));
+    assert!(!tree.is_roots(child("after0")) && !tree.is_roots(child("before0")));
+
+    // And back, which is as good as a look at everything anew.
+    std::os::unix::fs::chown(&handed, Some(0), None).expect("chown");
+    let _ = apply(&mut tree, watcher.drain(), &watcher);
+    let _ = tree.rescan(&watcher);
+    assert_eq!(below(&tree), 30);
+    assert_eq!(tree.left_out().1, None);
+
+    // More than he may have are there already.
+    std::os::unix::fs::chown(&handed, Some(1000), None).expect("chown");
+    let _ = apply(&mut tree, watcher.drain(), &watcher);
+    assert_eq!(below(&tree), 20);
 }

@@ -99,6 +99,22 @@ fn selectors() {
             "systemd-unit \"system.slice\" is not the name of a unit that has processes; write `systemd-slice = \"system.slice\"`",
         ),
         (
+            "systemd-unit = \"web-*.service\"",
+            "systemd-unit \"web-*.service\" is not the name of a unit that has processes; only `cgroup` takes wildcards: `cgroup = \"/system.slice/web-*.service\"`",
+        ),
+        (
+            "systemd-user-unit = \"web[12].service\", uid = 1",
+            "systemd-user-unit \"web[12].service\" is not the name of a unit that has processes; only `cgroup` takes wildcards: `cgroup = \"/system.slice/web-*.service\"`",
+        ),
+        (
+            "systemd-slice = \"app-?.slice\"",
+            "systemd-slice \"app-?.slice\" is not the name of a slice; only `cgroup` takes wildcards: `cgroup = \"/system.slice/web-*.service\"`",
+        ),
+        (
+            "exe = \"/usr/*/bin/x\"",
+            "exe \"/usr/*/bin/x\" is not the path of one file; only `cgroup` takes wildcards: `cgroup = \"/system.slice/web-*.service\"`",
+        ),
+        (
             "systemd-slice = \"web.service\"",
             "systemd-slice \"web.service\" is not the name of a slice; write the full name, such as \"system.slice\"",
         ),
