@@ -17,6 +17,7 @@ mod sample;
 mod server;
 mod socket;
 mod stepped;
+mod swarm;
 
 use std::{
     ffi::OsString,
@@ -103,6 +104,8 @@ enum Command {
     },
     /// Send segments made by hand, and count the resets that come back
     Flood(flood::Flood),
+    /// Start executables that nobody has seen, over and over, until a line on standard input
+    Swarm(swarm::Swarm),
     /// Send a frame by a packet socket
     Frame(packet::Frame),
     /// Receive the frames that are sent so, until killed
@@ -253,6 +256,7 @@ fn act(command: Command) -> Result<Outcome> {
             times,
             spread,
         } => client::knock(address, times, spread),
+        Command::Swarm(swarm) => swarm::swarm(&swarm, print),
         Command::Flood(flood) => flood::flood(&flood),
         Command::Frame(frame) => packet::send(&frame),
         Command::Sniff { device } => packet::sniff(&device),
