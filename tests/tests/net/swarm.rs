@@ -35,7 +35,9 @@ fn new_executables_of_one_user_keep_nobody_elses_waiting() {
         let agent = Agent::start(sandbox, &text);
         let runner = sandbox.actor("runner").in_cgroup(sandbox, "user");
         let place = directory.display().to_string();
-        let mut swarm = runner.as_user(NOBODY).start(&["swarm", &place]);
+        let mut swarm = runner
+            .as_user(NOBODY)
+            .start(&["swarm", &place, "--threads", "14"]);
         let _begun = swarm.line().expect_ok("a swarm");
         for call in 0..CALLS {
             // Another file each time.

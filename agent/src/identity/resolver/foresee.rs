@@ -1,9 +1,6 @@
 //! Who would be who with other workloads.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringfence_common::abi::{ExecutableKey, Identity, Owner};
 use ringfence_policy::model::{Identities, Workload};
@@ -50,11 +47,10 @@ impl Resolver {
         let own = Mounts::own().unwrap_or_default();
         let mut processes = BTreeMap::new();
         for tgid in tgids {
-            let directory = PathBuf::from(format!("/proc/{tgid}"));
             let Some((uid, groups)) = adopt::credentials(*tgid) else {
                 continue;
             };
-            let key = adopt::executable(*tgid, &directory, &own);
+            let key = adopt::executable(*tgid, &own);
             if let Some(key) = key
                 && executables.facts(&key).is_none()
             {
