@@ -24,7 +24,7 @@ use ringfence_policy::{
 use tokio::sync::Notify;
 
 use self::bounds::Addresses;
-use super::{clock::Pair, containers, events::Question, preview::Proposal};
+use super::{clock::Pair, containers, preview::Proposal, questions::Question};
 use crate::{
     api::{PolicySource, PolicyView},
     datapath::Datapath,
@@ -266,6 +266,10 @@ impl Engine {
     /// of their groups an owner.
     pub fn answer(&mut self, questions: &[Question]) {
         let mut waiting = BTreeSet::new();
+        let unknown = |question: &Question| !self.resolver.is_judged(&question.key);
+        if questions.iter().any(unknown) {
+            self.resolver.look_at_paths();
+        }
         for Question {
             key,
             tgid,
@@ -273,7 +277,7 @@ impl Engine {
             class,
         } in questions
         {
-            let judged = self.resolver.seen(*key, *tgid);
+            let judged = self.resolver.judge(*key, *tgid);
             tracing::debug!(?key, tgid, ?judged, "executable judged");
             if self.resolver.lacks_groups(*cgroup, *class) {
                 let _ = waiting.insert(*tgid);

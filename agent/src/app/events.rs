@@ -1,23 +1,33 @@
 //! The reader of the event ring: records to the flow log, questions about executables to the policy
-//! task, revoked connections to the task that ends them.
+//! task, as many at a time as that can take, revoked connections to the task that ends them.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use ringfence_common::abi::{Event, ExecutableKey, FlowKey, Owner, event, tuple::TCP};
+use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
+use ringfence_common::abi::{Event, FlowKey, Owner, event, tuple::TCP};
 use tokio::{
     sync::{mpsc, watch},
     time::{interval, sleep, timeout},
 };
 
-use super::{clock, publish::Published, revoke};
+use super::{
+    clock,
+    publish::Published,
+    questions::{Asker, Question, Questions},
+    revoke,
+};
 use crate::{
     datapath::{Events, FlowMap, Left, key_of},
     flow::{self, Names, ProcessBook},
+    identity::Subordinates,
+    metrics::Metrics,
 };
 
-/// Questions that wait at most; a question that is lost is asked again by the next packet.
-pub const QUESTIONS: usize = 4096;
+/// Questions that are answered before policy and cgroups get their turn again.
+const QUESTIONS_AT_ONCE: usize = 32;
+/// How often it is read which user has which subordinate ids.
+const SUBORDINATES: Duration = Duration::from_secs(60);
 /// How often idle datagram flows are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 /// Sockets whose datagram flows are remembered at most.
@@ -33,20 +43,6 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// Datagram flows of one socket that are remembered at most; the others end when they are idle.
 const MAX_FLOWS: usize = 1 << 13;
 
-/// A process that the kernel can't tell who it is: its executable is not judged yet, or its cgroup was not
-/// known when it was asked for its groups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// Its executable.
-    pub key: ExecutableKey,
-    /// Its number.
-    pub tgid: u32,
-    /// Its cgroup.
-    pub cgroup: u64,
-    /// What the kernel took for its process class, 0 = it knew none.
-    pub class: u32,
-}
-
 /// What all records of one look at the ring are made with.
 struct Moment {
     names: Arc<Names>,
@@ -61,7 +57,11 @@ pub struct Reader {
     requests: mpsc::Receiver<flow::CatchUp>,
     names: watch::Receiver<Arc<Names>>,
     processes: ProcessBook,
-    questions: mpsc::Sender<Question>,
+    /// What nobody has taken yet.
+    questions: Questions,
+    asked: mpsc::Sender<Vec<Question>>,
+    subordinates: Subordinates,
+    metrics: Metrics,
     revoke: mpsc::Sender<revoke::Target>,
     /// Datagram flows of each socket, to end them when it closes.
     datagrams: HashMap<u64, HashMap<FlowKey, Owner>>,
@@ -75,7 +75,8 @@ impl Reader {
         flow_map: FlowMap,
         flows: flow::Handle,
         published: &Published,
-        questions: mpsc::Sender<Question>,
+        metrics: Metrics,
+        asked: mpsc::Sender<Vec<Question>>,
         revoke: mpsc::Sender<revoke::Target>,
     ) -> Self {
         Self {
@@ -85,7 +86,10 @@ impl Reader {
             flows,
             names: published.names(),
             processes: ProcessBook::new(published.cgroups()),
-            questions,
+            questions: Questions::default(),
+            asked,
+            subordinates: Subordinates::of_host(),
+            metrics,
             revoke,
             datagrams: HashMap::new(),
         }
@@ -97,7 +101,9 @@ impl Reader {
     /// The ring can't be polled.
     pub async fn run(mut self) -> anyhow::Result<()> {
         let mut sweep = interval(SWEEP);
+        let mut subordinates = interval(SUBORDINATES);
         let mut batch = Vec::new();
+        let asked = self.asked.clone();
         let mut wait = LOOK;
         loop {
             tokio::select! {
@@ -114,6 +120,14 @@ impl Reader {
                     // Whoever asked may have gone away.
                     let _gone = done.send(());
                 }
+                Ok(room) = asked.reserve(), if !self.questions.is_empty() => {
+                    let next = std::iter::from_fn(|| self.questions.next());
+                    let alive: Vec<_> = next.filter(is_alive).take(QUESTIONS_AT_ONCE).collect();
+                    if !alive.is_empty() {
+                        room.send(alive);
+                    }
+                }
+                _ = subordinates.tick() => self.subordinates = Subordinates::of_host(),
                 _ = sweep.tick() => {
                     let now = self.moment();
                     for event in self.flow_map.end_idle(clock::boot_now_ns()) {
@@ -156,17 +170,17 @@ impl Reader {
     }
 
     fn handle(&mut self, event: &Event, now: &Moment) {
-        match event.kind {
-            event::PENDING | event::EXEC => {
-                let question = Question {
-                    key: event.owner.executable,
-                    tgid: event.owner.tgid,
-                    cgroup: event.owner.cgroup,
-                    class: event.owner.class,
-                };
-                // Full: it is asked again.
-                let _ = self.questions.try_send(question);
+        if let Some((question, urgency)) = Question::of(event) {
+            let asker = match event.owner.uid {
+                0 => Asker::Root(event.owner.cgroup),
+                uid => Asker::User(self.subordinates.holder(uid)),
+            };
+            if let Some(dropped) = self.questions.ask(question, urgency, asker) {
+                self.metrics.question_dropped(dropped.name());
             }
+            return;
+        }
+        match event.kind {
             event::RELEASE => self.release(event.cookie, now),
             _ => {
                 if event.tuple.protocol != TCP && event.kind == event::OPEN {
@@ -225,4 +239,10 @@ impl Reader {
             }
         }
     }
+}
+
+/// Whether it still exists: what is asked about one that has ended needs no answer.
+fn is_alive(question: &Question) -> bool {
+    let tgid = i32::try_from(question.tgid).unwrap_or(0);
+    tgid > 0 && kill(Pid::from_raw(tgid), None) != Err(Errno::ESRCH)
 }

@@ -19,6 +19,7 @@ mod newest;
 mod policy;
 mod preview;
 mod publish;
+mod questions;
 mod reconcile;
 mod refusals;
 mod revoke;
@@ -159,12 +160,14 @@ async fn run(config: Config) -> anyhow::Result<()> {
     }
     let (revoke, revocations) = mpsc::channel(revoke::QUEUE);
     let _ = tasks.spawn(until(&cancel, revoke::run(revocations)));
-    let (questions, asked) = mpsc::channel(events::QUESTIONS);
+    // What waits, waits in the reader, where it has turns.
+    let (questions, asked) = mpsc::channel(1);
     let reader = events::Reader::new(
         started.events,
         started.flow_map,
         started.flows.clone(),
         &started.published,
+        started.metrics.clone(),
         questions,
         revoke.clone(),
     );

@@ -22,9 +22,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     containers,
     engine::Engine,
-    events::Question,
     frames,
     publish::Published,
+    questions::Question,
     refusals::Refusals,
     revoke,
     start::hooks,
@@ -43,10 +43,6 @@ use crate::{
 
 /// How often times, links, addresses and counters are looked at.
 const TICK: Duration = Duration::from_secs(1);
-
-/// Questions about executables that are answered before policy and cgroups get their turn again, so that
-/// a process which asks many keeps nobody else waiting for long.
-const QUESTIONS_AT_ONCE: usize = 16;
 
 /// Everything that the task owns.
 pub struct Task {
@@ -77,7 +73,7 @@ pub struct Task {
     /// The controller's policy that was refused and came into force later.
     pub adopted: watch::Sender<Option<Held>>,
     /// Executables that the kernel asks about.
-    pub asked: mpsc::Receiver<Question>,
+    pub asked: mpsc::Receiver<Vec<Question>>,
     /// The container runtimes.
     pub runtimes: containers::Runtimes,
     /// Requests to read the policy directory, from before the start on.
@@ -140,7 +136,9 @@ impl Task {
                 Some(update) = self.updates.recv() => self.take_update(update).await,
                 Some(command) = self.commands.recv() => self.command(command).await,
                 () = trial::due(self.trial.as_ref().map(Trial::due_ns)) => self.time_is_up().await,
-                Some(question) = self.asked.recv() => self.judge(question),
+                Some(questions) = self.asked.recv() => {
+                    block_in_place(|| self.engine.answer(&questions));
+                }
                 Some(answer) = self.runtimes.answers.recv() => self.take_answers(answer),
                 () = containers::due(self.engine.resolver().next_container_question(), &self.runtimes.questions) => {
                     self.ask_runtimes();
@@ -220,17 +218,6 @@ impl Task {
                 return;
             }
         }
-    }
-
-    fn judge(&mut self, first: Question) {
-        let mut questions = vec![first];
-        while questions.len() < QUESTIONS_AT_ONCE
-            && let Ok(next) = self.asked.try_recv()
-        {
-            questions.push(next);
-        }
-        questions.dedup();
-        block_in_place(|| self.engine.answer(&questions));
     }
 
     /// Takes an answer with those that wait behind it: the maps and the disk are written once.

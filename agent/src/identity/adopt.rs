@@ -9,7 +9,12 @@ use std::{
 
 use ringfence_common::abi::ExecutableKey;
 
-use super::{Groups, Resolver, file::Executable, mounts::Mounts, root::cgroup_id};
+use super::{
+    Groups, Resolver,
+    file::{Executable, directory},
+    mounts::Mounts,
+    root::cgroup_id,
+};
 
 /// A process in a guarded cgroup with its sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,29 +127,23 @@ fn process(
         groups,
         comm: comm(&directory)?,
         cgroup_id,
-        exe: executable(tgid, &directory, own),
+        exe: executable(tgid, own),
         fds,
     })
 }
 
-/// What the kernel would see. It also knows whether the file system is of a user namespace; here a
-/// process in a namespace of its own is taken for one that runs from such a file system.
-pub(super) fn executable(tgid: u32, directory: &Path, own: &Mounts) -> Option<ExecutableKey> {
-    let user_namespace = |process: &Path| fs::read_link(process.join("ns/user")).ok();
-    if user_namespace(directory) != user_namespace(Path::new("/proc/self")) {
-        return Some(ExecutableKey::FOREIGN);
-    }
-    let path = directory.join("exe");
-    let key = Executable::open(&path, own).ok()?.key;
-    if let Some(mount) = own.by_device(key.device) {
-        return Some(if mount.is_fuse() {
-            ExecutableKey::FOREIGN
-        } else {
-            key
-        });
-    }
-    let theirs = Mounts::of(tgid).ok()?;
-    Some(Executable::open(&path, &theirs).ok()?.key)
+/// What the kernel would see. It also knows of which user namespace a file system is: here one that the agent sees mounted
+/// is the host's, and another one that of the process.
+pub(super) fn executable(tgid: u32, own: &Mounts) -> Option<ExecutableKey> {
+    let (file, mount) = Executable::of_process(tgid, own).ok()?;
+    let namespace = |process: &Path| fs::read_link(process.join("ns/user")).ok();
+    let is_own = || namespace(&directory(tgid)) == namespace(Path::new("/proc/self"));
+    let is_known = own.by_device(mount.device).is_some() || is_own();
+    Some(if mount.is_fuse() || !is_known {
+        ExecutableKey::FOREIGN
+    } else {
+        file.key
+    })
 }
 
 /// Path of the v2 cgroup, as seen from the cgroup namespace of the agent.

@@ -13,7 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ffi::OsString,
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -31,7 +31,7 @@ use super::{
     file::Executable,
     hash::{Digest, Hashing},
     hasher::{Hasher, Outcome},
-    mounts::Mounts,
+    mounts::{Mount, Mounts},
     processes::Facts,
     spec::Spec,
     watch::{Batch, Watcher},
@@ -59,6 +59,8 @@ struct Known {
 pub(super) struct Executables {
     /// Paths of `exe` selectors with the key of the file that is there now.
     paths: BTreeMap<PathBuf, Option<ExecutableKey>>,
+    /// The agent's mounts, as of the last [`Self::refresh`].
+    mounts: Mounts,
     /// Digests of `sha256` selectors.
     digests: BTreeSet<[u8; 32]>,
     /// `paths` the other way round.
@@ -79,6 +81,7 @@ impl Executables {
     pub fn new(most: usize) -> Self {
         Self {
             paths: BTreeMap::new(),
+            mounts: Mounts::default(),
             digests: BTreeSet::new(),
             named: HashMap::new(),
             known: HashMap::new(),
@@ -117,7 +120,7 @@ impl Executables {
                     changed.append(&mut self.make_room());
                 }
                 Err(error) => {
-                    tracing::warn!(inode = key.inode, %error, "executable is not judged");
+                    tracing::debug!(inode = key.inode, %error, "executable is not judged");
                 }
             }
         }
@@ -160,34 +163,28 @@ impl Executables {
         self.known.keys().copied()
     }
 
-    /// Looks at all paths again; returns the keys for which something changed.
+    /// Looks at all paths and at the agent's mounts again; returns the keys for which something changed.
     pub fn refresh(&mut self) -> BTreeSet<ExecutableKey> {
         let mut changed = BTreeSet::new();
+        self.mounts = own_mounts();
         if self.paths.is_empty() {
             return changed;
         }
-        let mounts = own_mounts();
         let paths: Vec<PathBuf> = self.paths.keys().cloned().collect();
         for path in paths {
-            let file = Executable::open(&path, &mounts);
+            let file = Executable::open(&path, &self.mounts);
             let key = file.as_ref().map(|file| file.key).ok();
             let before = self.paths.insert(path.clone(), key).flatten();
             if before != key {
                 changed.extend(before.into_iter().chain(key));
             }
+            // What is hashed must be run by somebody, so that nobody writes it.
             if let Ok(file) = file
+                && self.digests.is_empty()
                 && !self.known.contains_key(&file.key)
             {
-                let key = file.key;
-                match self.judge(file) {
-                    Ok(true) => {
-                        let _ = changed.insert(key);
-                    }
-                    Ok(false) => {}
-                    Err(error) => {
-                        tracing::warn!(path = %path.display(), %error, "executable is not judged");
-                    }
-                }
+                let _ = changed.insert(file.key);
+                self.remember(file.key, file.uid, None);
             }
         }
         // A key that a path led to is of no use without the path: it is judged again when seen.
@@ -298,35 +295,24 @@ impl Executables {
     }
 
     fn judge_running(&mut self, key: ExecutableKey, tgid: u32) -> io::Result<bool> {
-        let own = own_mounts();
-        let theirs = Mounts::of(tgid)?;
-        let mount = own
-            .by_device(key.device)
-            .or_else(|| theirs.by_device(key.device));
-        if mount.is_some_and(super::mounts::Mount::is_fuse) {
+        let mount = self.mounts.by_device(key.device);
+        if mount.is_some_and(Mount::is_fuse) {
             // Not even opened: its server could make the agent wait for ever.
             let user = credentials(tgid).map_or(NOBODY, |(user, _)| user);
             self.remember(key, user, None);
             return Ok(true);
         }
-        let path = format!("/proc/{tgid}/exe");
-        let mut file = Executable::open(Path::new(&path), &theirs)?;
-        if file.key != key {
-            file = Executable::open(Path::new(&path), &own)?;
-        }
-        if file.key != key {
-            return Err(io::Error::other("the process runs another executable now"));
-        }
-        self.judge(file)
+        let file = Executable::running(tgid, key, &self.mounts)?;
+        self.judge(file, tgid)
     }
 
-    /// Whether it is judged now, and not only when it was hashed.
-    fn judge(&mut self, file: Executable) -> io::Result<bool> {
+    /// Whether the executable of a process is judged now, and not only when it was hashed.
+    fn judge(&mut self, file: Executable, tgid: u32) -> io::Result<bool> {
         let (key, owner) = (file.key, file.uid);
         let hashing = if self.digests.is_empty() {
             None
         } else {
-            Hashing::new(file, self.limit)?
+            Hashing::new(file, tgid, self.limit, &self.mounts)?
         };
         let digest = match (hashing, &self.hasher) {
             (None, _) => None,

@@ -7,7 +7,7 @@
 use std::{
     fs, io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::{
@@ -17,7 +17,10 @@ use nix::{
 use ringfence_common::abi::ExecutableKey;
 use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, statx};
 
-use super::mounts::Mounts;
+use super::mounts::{Mount, Mounts};
+
+/// Threads of a process that are looked at, where its first one has ended.
+const THREADS: usize = 16;
 
 /// An open executable (not opened for reading) and its key.
 #[derive(Debug)]
@@ -30,30 +33,76 @@ pub(super) struct Executable {
     pub uid: u32,
     /// Size, bytes.
     pub bytes: u64,
+    /// Device, as `stat` tells it.
+    device: u32,
 }
 
 impl Executable {
     /// Follows links; `mounts` are those of the mount namespace that the path belongs to.
     pub fn open(path: &Path, mounts: &Mounts) -> io::Result<Self> {
-        let descriptor = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-        let stat = stat(&descriptor)?;
-        if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "not a regular file",
-            ));
+        let (descriptor, stat) = open_file(path)?;
+        let device = device_of(&stat);
+        let device = mounts.by_device(device).map_or_else(
+            || {
+                let mount = mount_id(&descriptor).and_then(|id| mounts.by_id(id));
+                mount.map_or(device, |mount| mount.device)
+            },
+            |mount| mount.device,
+        );
+        Ok(Self::new(descriptor, &stat, device))
+    }
+
+    /// What a process runs, if that is the file with this key; `own` are the agent's mounts. No mount table of others is
+    /// read where the key says what is asked for.
+    ///
+    /// # Errors
+    /// The process has ended or runs something else, or its mount table is too long.
+    pub fn running(tgid: u32, key: ExecutableKey, own: &Mounts) -> io::Result<Self> {
+        let (descriptor, stat) = open_file(&directory(tgid).join("exe"))?;
+        let other = || io::Error::other("the process runs another executable now");
+        if self::key(&stat, key.device) != key {
+            return Err(other());
         }
-        Ok(Self {
-            key: key(&stat, device(&stat, &descriptor, mounts)),
+        if device_of(&stat) != key.device && mount(tgid, &descriptor, own)?.device != key.device {
+            return Err(other());
+        }
+        Ok(Self::new(descriptor, &stat, key.device))
+    }
+
+    /// What a process runs, with the mount that it is on: one of the agent's `own` where the file system is among them.
+    ///
+    /// # Errors
+    /// As [`Self::running`].
+    pub fn of_process(tgid: u32, own: &Mounts) -> io::Result<(Self, Mount)> {
+        let (descriptor, stat) = open_file(&directory(tgid).join("exe"))?;
+        let mount = match own.by_device(device_of(&stat)) {
+            Some(mount) => mount.clone(),
+            None => mount(tgid, &descriptor, own)?,
+        };
+        Ok((Self::new(descriptor, &stat, mount.device), mount))
+    }
+
+    fn new(descriptor: OwnedFd, stat: &Statx, device: u32) -> Self {
+        Self {
+            key: key(stat, device),
             uid: stat.stx_uid,
             bytes: stat.stx_size,
+            device: device_of(stat),
             descriptor,
-        })
+        }
     }
 
     /// Whether the file still has the key.
     pub fn is_unchanged(&self) -> bool {
         stat(&self.descriptor).is_ok_and(|stat| key(&stat, self.key.device) == self.key)
+    }
+
+    /// Whether a process runs it, unchanged, now.
+    pub fn is_run_by(&self, tgid: u32) -> bool {
+        let exe = open_file(&directory(tgid).join("exe"));
+        exe.is_ok_and(|(_, stat)| {
+            key(&stat, self.key.device) == self.key && device_of(&stat) == self.device
+        })
     }
 
     /// The file, opened for reading.
@@ -77,13 +126,27 @@ fn key(stat: &Statx, device: u32) -> ExecutableKey {
     }
 }
 
-fn device(stat: &Statx, descriptor: &OwnedFd, mounts: &Mounts) -> u32 {
-    let device = kernel_device(stat.stx_dev_major, stat.stx_dev_minor);
-    if mounts.by_device(device).is_some() {
-        return device;
+fn open_file(path: &Path) -> io::Result<(OwnedFd, Statx)> {
+    let descriptor = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    let stat = stat(&descriptor)?;
+    if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        ));
     }
-    let mount = mount_id(descriptor).and_then(|id| mounts.by_id(id));
-    mount.map_or(device, |mount| mount.device)
+    Ok((descriptor, stat))
+}
+
+/// The mount of a file that a process runs.
+fn mount(tgid: u32, descriptor: &OwnedFd, own: &Mounts) -> io::Result<Mount> {
+    let id = mount_id(descriptor).ok_or(io::ErrorKind::NotFound)?;
+    own.by_id(id)
+        .map_or_else(|| Mount::of(tgid, id), |mount| Ok(mount.clone()))
+}
+
+fn device_of(stat: &Statx) -> u32 {
+    kernel_device(stat.stx_dev_major, stat.stx_dev_minor)
 }
 
 /// `MKDEV` of the kernel: 12 bits major, 20 bits minor.
@@ -96,4 +159,16 @@ fn mount_id(descriptor: impl AsFd) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:"))?;
     id.trim().parse().ok()
+}
+
+/// Where /proc tells of what a process runs: of a thread that goes on, where the first one has ended.
+pub(super) fn directory(tgid: u32) -> PathBuf {
+    let whole = PathBuf::from(format!("/proc/{tgid}"));
+    let runs = |directory: &PathBuf| fs::read_link(directory.join("exe")).is_ok();
+    if runs(&whole) {
+        return whole;
+    }
+    let threads = fs::read_dir(whole.join("task")).into_iter().flatten();
+    let mut threads = threads.take(THREADS).flatten().map(|thread| thread.path());
+    threads.find(runs).unwrap_or(whole)
 }

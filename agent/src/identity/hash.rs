@@ -1,7 +1,9 @@
 //! SHA-256 of executables.
 //!
 //! A digest is believed as long as the key of the file stays the same, so it is only taken where a
-//! change of the content changes the key.
+//! change of the content changes the key: where the file system sees to that, and of a file that a process runs. As long as
+//! one does, nobody has the file open for writing or mapped so (`deny_write_access` of execve(2)); whoever opens it later
+//! and writes changes its time. A mapping from before may be written without that.
 
 use std::{
     fs::File,
@@ -10,13 +12,16 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use nix::sys::statfs::{
-    FUSE_SUPER_MAGIC, FsType, HUGETLBFS_MAGIC, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, fstatfs,
+use nix::{
+    fcntl::{FcntlArg, SealFlag, fcntl},
+    sys::statfs::{
+        FUSE_SUPER_MAGIC, FsType, HUGETLBFS_MAGIC, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, fstatfs,
+    },
 };
 use ringfence_common::abi::ExecutableKey;
 use sha2::{Digest as _, Sha256};
 
-use super::file::Executable;
+use super::{file::Executable, mounts::Mounts};
 
 /// Kernels before 6.13 stamp changes with the time of the last tick, at least every 10 ms: of a file
 /// younger than this a second change may leave the key as it is.
@@ -38,15 +43,23 @@ pub(super) struct Hashing {
     sha: Sha256,
     read: u64,
     asked: Instant,
+    /// Who runs it, until that was looked at.
+    runner: Option<u32>,
 }
 
 impl Hashing {
-    /// Begins; `None` where the digest can't be believed or the file is too large.
+    /// Begins with the executable of a process; `None` where the digest can't be believed or the file is too large. `own`
+    /// are the agent's mounts.
     ///
     /// # Errors
     /// The file system doesn't say what it is.
-    pub fn new(executable: Executable, limit: u64) -> io::Result<Option<Self>> {
-        if executable.bytes > limit || !is_believable(&executable)? {
+    pub fn new(
+        executable: Executable,
+        tgid: u32,
+        limit: u64,
+        own: &Mounts,
+    ) -> io::Result<Option<Self>> {
+        if executable.bytes > limit || !is_believable(&executable, own)? {
             tracing::warn!(
                 inode = executable.key.inode,
                 bytes = executable.bytes,
@@ -56,13 +69,42 @@ impl Hashing {
             );
             return Ok(None);
         }
-        Ok(Some(Self {
+        let mut hashing = Self::begin(executable, Some(tgid));
+        if hashing.unsettled().is_none() {
+            // At once: the process may end before its turn comes.
+            hashing.check_runner()?;
+        }
+        Ok(Some(hashing))
+    }
+
+    /// The same of a file that nobody can write, or that this process runs.
+    pub(super) fn begin(executable: Executable, runner: Option<u32>) -> Self {
+        Self {
             executable,
             file: None,
             sha: Sha256::new(),
             read: 0,
             asked: Instant::now(),
-        }))
+            runner,
+        }
+    }
+
+    /// How long it must be waited until a further change gets another change time; `None` where it need not.
+    pub fn unsettled(&self) -> Option<Duration> {
+        let key = &self.executable.key;
+        let changed = Duration::new(key.ctime_sec, key.ctime_nsec);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let age = now.ok().and_then(|now| now.checked_sub(changed));
+        age.and_then(|age| TICK.checked_sub(age))
+    }
+
+    fn check_runner(&mut self) -> io::Result<()> {
+        match self.runner.take() {
+            Some(tgid) if !self.executable.is_run_by(tgid) => Err(io::Error::other(
+                "nobody is known to run it any more, and so it may be open for writing",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Key of the file.
@@ -100,12 +142,15 @@ impl Hashing {
     /// Reads one slice; the digest when that was the last one.
     ///
     /// # Errors
-    /// The file can't be read or changed meanwhile: it is not judged.
+    /// The file can't be read or changed meanwhile, or the process has ended before a change could be seen: it is not judged.
     pub fn advance(&mut self) -> io::Result<Digest> {
         let mut file = if let Some(file) = self.file.take() {
             file
         } else {
-            settle(&self.executable);
+            if let Some(left) = self.unsettled() {
+                thread::sleep(left);
+            }
+            self.check_runner()?;
             self.executable.reopen()?
         };
         let mut buffer = vec![0; 131_072];
@@ -139,28 +184,26 @@ fn changed() -> io::Error {
     io::Error::other("the file changed while it was read")
 }
 
-/// The server of a FUSE mount can show another content at each read. The lower file of an overlay
-/// can be changed beneath it; who mounts one without being root can only show files of his own. What is
-/// in memory alone keeps its change time when it is written through a mapping that was read before
-/// (`vma_wants_writenotify`: pages that are never written back are writable from the first read on).
-fn is_believable(executable: &Executable) -> io::Result<bool> {
+/// The server of a FUSE mount can show another content at each read. What is in memory alone keeps its change time when it
+/// is written through a mapping that was read before (`vma_wants_writenotify`: pages that are never written back are writable
+/// from the first read on), and of an overlay the kernel compares a copy of the change time that such writes leave as it is. So
+/// files in memory are believed that nobody can write any more, and root's on a file system that the host has mounted; on an
+/// overlay there is no digest.
+fn is_believable(executable: &Executable, own: &Mounts) -> io::Result<bool> {
     let kind = fstatfs(&executable.descriptor)?.filesystem_type();
-    let owner_can_hide = [
-        OVERLAYFS_SUPER_MAGIC,
-        TMPFS_MAGIC,
-        HUGETLBFS_MAGIC,
-        RAMFS_MAGIC,
-    ]
-    .contains(&kind);
-    Ok(kind != FUSE_SUPER_MAGIC && (!owner_can_hide || executable.uid == 0))
+    if [FUSE_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC].contains(&kind) {
+        return Ok(false);
+    }
+    if ![TMPFS_MAGIC, HUGETLBFS_MAGIC, RAMFS_MAGIC].contains(&kind) {
+        return Ok(true);
+    }
+    let is_hosts = own.by_device(executable.key.device).is_some();
+    Ok((executable.uid == 0 && is_hosts) || is_sealed(executable))
 }
 
-/// Waits until a further change gets another change time.
-fn settle(executable: &Executable) {
-    let changed = Duration::new(executable.key.ctime_sec, executable.key.ctime_nsec);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let age = now.ok().and_then(|now| now.checked_sub(changed));
-    if let Some(left) = age.and_then(|age| TICK.checked_sub(age)) {
-        thread::sleep(left);
-    }
+/// Whether nobody can write it any more (memfd_create(2), `F_SEAL_WRITE`).
+fn is_sealed(executable: &Executable) -> bool {
+    let sealed = |file: File| fcntl(&file, FcntlArg::F_GET_SEALS).ok();
+    let seals = executable.reopen().ok().and_then(sealed);
+    seals.is_some_and(|seals| SealFlag::from_bits_retain(seals).contains(SealFlag::F_SEAL_WRITE))
 }

@@ -18,6 +18,7 @@ use thiserror::Error;
 use super::{
     ContainerFacts, Groups, Tables,
     adopt::{self, Origin},
+    file,
     mounts::Mounts,
     root::cgroup_id,
 };
@@ -167,7 +168,7 @@ impl Processes {
                 root: self.root.clone(),
             });
         };
-        self.read(tgid, &directory, stat, below).ok_or_else(gone)
+        self.read(tgid, stat, below).ok_or_else(gone)
     }
 
     /// Every process below the guarded root that has not ended, by number.
@@ -189,12 +190,12 @@ impl Processes {
                 let below = self.below_root(&cgroup)?;
                 let stat = Stat::read(&directory)?;
                 let counts = stat.flags & KERNEL_THREAD == 0 && !stat.ended;
-                counts.then(|| self.read(tgid, &directory, stat, below))?
+                counts.then(|| self.read(tgid, stat, below))?
             })
             .collect())
     }
 
-    fn read(&mut self, tgid: u32, directory: &Path, stat: Stat, cgroup: PathBuf) -> Option<Live> {
+    fn read(&mut self, tgid: u32, stat: Stat, cgroup: PathBuf) -> Option<Live> {
         let (uid, groups) = adopt::credentials(tgid)?;
         Some(Live {
             tgid,
@@ -203,8 +204,9 @@ impl Processes {
             cgroup_id: self.cgroup_id(&cgroup),
             container: self.tables.container(&cgroup).cloned(),
             cgroup,
-            program: self.program(tgid, directory),
-            netns: fs::metadata(directory.join("ns/net")).map_or(0, |found| found.ino()),
+            program: self.program(tgid),
+            netns: fs::metadata(file::directory(tgid).join("ns/net"))
+                .map_or(0, |found| found.ino()),
             comm: stat.comm,
             ended: stat.ended,
         })
@@ -236,8 +238,8 @@ impl Processes {
         id
     }
 
-    fn program(&self, tgid: u32, directory: &Path) -> Program {
-        let link = directory.join("exe");
+    fn program(&self, tgid: u32) -> Program {
+        let link = file::directory(tgid).join("exe");
         let Ok(shown) = fs::read_link(&link) else {
             return Program {
                 path: PathBuf::new(),
@@ -245,7 +247,7 @@ impl Processes {
                 key: None,
             };
         };
-        let key = adopt::executable(tgid, directory, &self.own);
+        let key = adopt::executable(tgid, &self.own);
         let bytes = shown.as_os_str().as_bytes();
         let removed = bytes.strip_suffix(DELETED);
         let bare = || PathBuf::from(OsStr::from_bytes(removed.unwrap_or(bytes)));
@@ -271,7 +273,7 @@ impl Processes {
     /// Whether the path leads, here, to the file with this key.
     fn is_at(&self, path: &Path, key: ExecutableKey) -> bool {
         !self.is_behind_fuse(path)
-            && super::file::Executable::open(path, &self.own).is_ok_and(|file| file.key == key)
+            && file::Executable::open(path, &self.own).is_ok_and(|file| file.key == key)
     }
 
     /// Whether a server would be asked on the way, which might never answer.
@@ -302,8 +304,10 @@ impl Stat {
         let comm = String::from_utf8_lossy(text.get(open + 1..close)?).into_owned();
         let rest = std::str::from_utf8(text.get(close + 1..)?).ok()?;
         let mut fields = rest.split_ascii_whitespace();
-        let ended = matches!(fields.next()?, "Z" | "X" | "x");
+        let first_ended = matches!(fields.next()?, "Z" | "X" | "x");
         let flags = fields.nth(5)?.parse().ok()?;
+        let threads: u32 = fields.nth(10)?.parse().ok()?;
+        let ended = first_ended && threads <= 1;
         Some(Self { comm, ended, flags })
     }
 }

@@ -2,10 +2,14 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
+    fs,
+    io::{self, BufRead as _, BufReader, Read as _},
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
 };
+
+/// Of another process's table, what is read at most, bytes: whoever may make user namespaces can make it as long as he likes.
+const MOST_OF_OTHERS: u64 = 1 << 20;
 
 /// One line of mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +29,31 @@ pub(super) struct Mount {
 impl Mount {
     /// Whether a user-space server makes up what the file system holds.
     pub fn is_fuse(&self) -> bool {
-        self.kind.as_bytes().starts_with(b"fuse")
+        self.kind.as_bytes().starts_with(b"fuse") || self.kind == "virtiofs"
+    }
+
+    /// The mount of this number that a process sees.
+    ///
+    /// # Errors
+    /// The table can't be read, or the mount is not in its first megabyte.
+    pub fn of(tgid: u32, id: u64) -> io::Result<Self> {
+        let table = fs::File::open(format!("/proc/{tgid}/mountinfo"))?;
+        Self::find(table.take(MOST_OF_OTHERS), id)
+    }
+
+    fn find(table: impl io::Read, id: u64) -> io::Result<Self> {
+        let mut table = BufReader::new(table);
+        let mut text = Vec::new();
+        while table.read_until(b'\n', &mut text)? > 0 {
+            let whole = text.strip_suffix(b"\n");
+            if let Some(mount) = whole.and_then(line).filter(|mount| mount.id == id) {
+                return Ok(mount);
+            }
+            text.clear();
+        }
+        Err(io::Error::other(
+            "the mount of the executable is not among the first of the process's mount table",
+        ))
     }
 }
 
@@ -37,11 +65,6 @@ impl Mounts {
     /// Reads the mounts of this process.
     pub fn own() -> io::Result<Self> {
         fs::read("/proc/self/mountinfo").map(|text| Self::parse(&text))
-    }
-
-    /// Reads the mounts of another process.
-    pub fn of(tgid: u32) -> io::Result<Self> {
-        fs::read(format!("/proc/{tgid}/mountinfo")).map(|text| Self::parse(&text))
     }
 
     /// Lines that can't be understood are left out.
@@ -149,5 +172,23 @@ mod tests {
             .by_device(259 << 20 | 1)
             .map(|m| (m.root.clone(), m.point.clone()));
         assert_eq!(other, Some(("/sub dir".into(), "/mnt/a\\b\nc".into())));
+    }
+
+    #[test]
+    fn one_mount_of_a_table_without_end_is_found_where_it_comes_soon() {
+        let line = |id: u64| {
+            format!(
+                "{id} 31 0:{id} / /long{} rw - tmpfs none rw\n",
+                "/x".repeat(500)
+            )
+        };
+        let table: String = (1..2_000).map(line).collect();
+        let read = |id| {
+            let endless = table.as_bytes().chain(io::repeat(b'x'));
+            Mount::find(endless.take(MOST_OF_OTHERS), id)
+        };
+        assert_eq!(read(900).map(|mount| mount.device).ok(), Some(900));
+        assert!(read(1_999).is_err(), "beyond the bound");
+        assert!(Mount::find(table.as_bytes(), 1_999).is_ok());
     }
 }

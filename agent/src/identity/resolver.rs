@@ -180,15 +180,32 @@ impl Resolver {
         self.tree.is_incomplete().then_some(RESCAN)
     }
 
-    /// Judges an executable that the kernel saw a process run; returns its class. `None`: it can't
-    /// be judged (the process is gone or runs something else now) and stays pending. The tables
-    /// may have changed.
+    /// Looks at the paths again that selectors name, and judges an executable that the kernel saw a process run, as
+    /// [`Self::judge`].
     pub fn seen(&mut self, key: ExecutableKey, tgid: u32) -> Option<u32> {
+        if !self.is_judged(&key) {
+            self.look_at_paths();
+        }
+        self.judge(key, tgid)
+    }
+
+    /// Whether an executable needs no judgement.
+    #[must_use]
+    pub fn is_judged(&self, key: &ExecutableKey) -> bool {
+        *key == ExecutableKey::FOREIGN || self.tables.executables.contains_key(key)
+    }
+
+    /// Takes in where the paths that selectors name lead to now. The tables may have changed.
+    pub fn look_at_paths(&mut self) {
+        let _ = self.refresh_executables();
+    }
+
+    /// Judges an executable that the kernel saw a process run, before the last [`Self::look_at_paths`]; returns its
+    /// class. `None`: it can't be judged (the process is gone or runs something else now) and stays pending. The tables
+    /// may have changed.
+    pub fn judge(&mut self, key: ExecutableKey, tgid: u32) -> Option<u32> {
         if key == ExecutableKey::FOREIGN {
             return Some(0);
-        }
-        if !self.tables.executables.contains_key(&key) {
-            let _ = self.refresh_executables();
         }
         if !self.tables.executables.contains_key(&key) {
             let changed = self.executables.judge_process(key, tgid);

@@ -70,6 +70,7 @@ pub struct Metrics {
     hooks_reattached: IntCounter,
     pins_restored: IntCounter,
     left_out: IntCounterVec,
+    questions_dropped: IntCounterVec,
     answers: Answers,
 }
 
@@ -129,6 +130,14 @@ impl Metrics {
                 ),
                 &["what"],
             )?,
+            questions_dropped: IntCounterVec::new(
+                Opts::new(
+                    "ringfence_questions_dropped_total",
+                    "Questions about executables for which there was no room: of calls that are held, which are asked \
+                     again, and hints that a program was started.",
+                ),
+                &["kind"],
+            )?,
             answers: Answers::new()?,
         };
         let build = IntGauge::with_opts(
@@ -139,7 +148,7 @@ impl Metrics {
             .const_label("version", env!("CARGO_PKG_VERSION")),
         )?;
         build.set(1);
-        let collectors: [Box<dyn Collector>; 12] = [
+        let collectors: [Box<dyn Collector>; 13] = [
             Box::new(metrics.policy_generation.clone()),
             Box::new(metrics.policy_apply.clone()),
             Box::new(metrics.policy_refused.clone()),
@@ -151,6 +160,7 @@ impl Metrics {
             Box::new(metrics.hooks_reattached.clone()),
             Box::new(metrics.pins_restored.clone()),
             Box::new(metrics.left_out.clone()),
+            Box::new(metrics.questions_dropped.clone()),
             Box::new(build),
         ];
         for collector in collectors {
@@ -197,6 +207,11 @@ impl Metrics {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         self.hooks_reattached.inc_by(count(hooks));
         self.pins_restored.inc_by(count(pins));
+    }
+
+    /// There was no room for a question of this kind.
+    pub fn question_dropped(&self, kind: &str) {
+        self.questions_dropped.with_label_values(&[kind]).inc();
     }
 
     /// Counters of answers to refused packets.

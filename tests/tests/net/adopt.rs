@@ -54,3 +54,35 @@ fn running_processes_are_judged_where_a_workload_is_an_executable_anywhere() {
         agent.assert_counters();
     });
 }
+
+#[test]
+fn a_process_in_a_user_namespace_is_adopted_by_what_it_runs() {
+    scene("adopt-userns", |sandbox| {
+        let (caller, server) = (sandbox.actor("caller"), sandbox.actor("server"));
+        let _server = server.serve(&["tcp", AT_DB, "--echo"]);
+        let program = caller.program().display().to_string();
+        let unshared = [
+            "run",
+            "unshare",
+            "--user",
+            "--map-root-user",
+            &program,
+            "hold",
+            AT_DB,
+        ];
+        let mut held = caller.start(&unshared);
+        let _connected = held.line().expect_ok("a connection to hold");
+        let _passed = held.line().expect_ok("a first message");
+        let other = sandbox.actor("other").in_cgroup(sandbox, "caller");
+        let forbidden = other.hold(AT_DB);
+        let text = workload("caller", &format!("exe = \"{program}\""))
+            + &workload("rest", "cgroup = \"/caller\"")
+            + &policy("caller", "", &[("egress", "ports = [\"5432/tcp\"]")])
+            + &policy("rest", "default-deny = [\"egress\"]", &[]);
+        let agent = Agent::start(sandbox, &text);
+        let cut = forbidden.last();
+        assert!(!cut.ok(), "{cut:?}");
+        assert!(held.is_alive(), "taken for somebody else");
+        agent.assert_counters();
+    });
+}

@@ -182,6 +182,34 @@ fn a_copy_on_a_file_system_of_a_user_namespace_has_no_digest() {
 }
 
 #[test]
+fn a_process_whose_first_thread_has_ended_is_judged() {
+    scene("headless", |sandbox| {
+        let app = sandbox.actor("app");
+        let text = workload("app", &format!("exe = \"{}\"", app.program().display()))
+            + &workload("rest", "cgroup = \"/app\"")
+            + &policy("rest", "default-deny = [\"egress\"]", &[]);
+        let agent = Agent::start(sandbox, &text);
+        let copy = sandbox.actor("copy").in_cgroup(sandbox, "app");
+        for _ in 0..2 {
+            let outcome = copy.run(&["headless", "tcp", "127.0.0.1:81"]);
+            assert!(!outcome.failed("connect", "ECONNREFUSED"), "{outcome:?}");
+            // A held one is refused only in the end, with another reason.
+            assert!(
+                agent
+                    .log()
+                    .iter()
+                    .map(line)
+                    .all(|it| !it.contains("pending")),
+                "{outcome:?}"
+            );
+        }
+        let outcome = app.run(&["headless", "tcp", "127.0.0.1:81"]);
+        assert!(outcome.failed("connect", "ECONNREFUSED"), "{outcome:?}");
+        agent.assert_counters();
+    });
+}
+
+#[test]
 fn an_executable_that_is_not_judged_yet_gets_no_raw_socket() {
     scene("pending-raw", |sandbox| {
         let app = sandbox.actor("app");

@@ -58,6 +58,7 @@ mod runtimes;
 mod signals;
 mod sockets;
 mod storm;
+mod swarm;
 mod taken;
 mod tcp;
 mod tied;

@@ -1,7 +1,7 @@
 //! Keys, paths and digests of real files.
 #![expect(clippy::expect_used, reason = "a panic fails the test")]
 
-use std::{fs, io::Write, process::Stdio};
+use std::{fs, io::Write, path::Path, process::Stdio};
 
 use ringfence_policy::model::Selector;
 use sha2::{Digest, Sha256};
@@ -93,7 +93,13 @@ fn copy_is_not_the_approved_path_but_has_the_approved_digest() {
             digest: Some(digest)
         }
     );
-    let facts = executables.facts(&key(&path)).expect("judged");
+    let original = key(&path);
+    assert_eq!(executables.facts(&original), None, "nobody runs it");
+    let _changed = executables.refresh();
+    assert_eq!(executables.facts(&original), None, "nor does it now");
+    let running = run(&cgroup, &path);
+    let _ = executables.judge_process(original, running.tgid());
+    let facts = executables.facts(&original).expect("judged");
     assert_eq!(
         facts,
         Facts {

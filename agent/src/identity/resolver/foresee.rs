@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
     sync::Arc,
 };
 
@@ -51,11 +50,10 @@ impl Resolver {
         let own = Mounts::own().unwrap_or_default();
         let mut processes = BTreeMap::new();
         for tgid in tgids {
-            let directory = PathBuf::from(format!("/proc/{tgid}"));
             let Some((uid, groups)) = adopt::credentials(*tgid) else {
                 continue;
             };
-            let key = adopt::executable(*tgid, &directory, &own);
+            let key = adopt::executable(*tgid, &own);
             if let Some(key) = key
                 && executables.facts(&key).is_none()
             {

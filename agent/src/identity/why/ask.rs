@@ -236,9 +236,8 @@ impl Asked {
         if let Some(known) = self.digests.get(&key) {
             return known.clone();
         }
-        let path = PathBuf::from(format!("/proc/{}/exe", live.tgid));
-        let taken = Executable::open(&path, &self.mounts).and_then(|file| {
-            Hashing::new(file, self.hash_limit)?
+        let taken = Executable::of_process(live.tgid, &self.mounts).and_then(|(file, _)| {
+            Hashing::new(file, live.tgid, self.hash_limit, &self.mounts)?
                 .map(Hashing::finish)
                 .transpose()
         });

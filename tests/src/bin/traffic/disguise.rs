@@ -11,6 +11,8 @@ use std::{
     path::Path,
     process::exit,
     ptr::{null_mut, read_volatile, write_volatile},
+    thread,
+    time::Duration,
 };
 
 use nix::{
@@ -26,7 +28,7 @@ use nix::{
 };
 use ringfence_tests::Outcome;
 
-use super::{Failed, Result, at, become_program, done};
+use super::{Failed, Result, at, become_program, client, done};
 
 /// Bytes of a page, or less.
 const PAGE: usize = 4096;
@@ -54,6 +56,40 @@ pub fn from_memory(program: &[OsString]) -> Result<Outcome> {
 /// Changes the last byte of a file through a mapping of which every page was read before: on a file
 /// system without writeback that leaves the file's times as they were.
 pub fn alter_by_mapping(path: &Path) -> Result<Outcome> {
+    let (bytes, length) = map(path)?;
+    // SAFETY: all offsets are within the mapping, which ends here.
+    unsafe {
+        for offset in (0..length).step_by(PAGE) {
+            let _byte = read_volatile(bytes.add(offset));
+        }
+        let last = bytes.add(length - 1);
+        write_volatile(last, read_volatile(last) ^ 1);
+        let _unmapped = libc::munmap(bytes.cast(), length);
+    }
+    Ok(done("altered"))
+}
+
+/// Writes the last byte of a file as it is through a mapping, says so, and changes it after a line on standard input: until
+/// it is written back, that leaves the file's times as they were.
+pub fn alter_when_told(path: &Path, mapped: impl FnOnce(&Outcome)) -> Result<Outcome> {
+    let (bytes, length) = map(path)?;
+    // SAFETY: the offset is within the mapping.
+    let last = unsafe { bytes.add(length - 1) };
+    // SAFETY: the mapping is readable and writable, and ends below.
+    unsafe { write_volatile(last, read_volatile(last)) };
+    mapped(&done("mapped"));
+    let _told = io::stdin()
+        .read_line(&mut String::new())
+        .map_err(at("stdin"))?;
+    // SAFETY: as above; nothing refers to the mapping afterwards.
+    unsafe {
+        write_volatile(last, read_volatile(last) ^ 1);
+        let _unmapped = libc::munmap(bytes.cast(), length);
+    }
+    Ok(done("altered"))
+}
+
+fn map(path: &Path) -> Result<(*mut u8, usize)> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -75,17 +111,26 @@ pub fn alter_by_mapping(path: &Path) -> Result<Outcome> {
     if map == libc::MAP_FAILED || length == 0 {
         return Err(Failed("map", io::Error::last_os_error()));
     }
-    let bytes: *mut u8 = map.cast();
-    // SAFETY: all offsets are within the mapping, which ends here.
-    unsafe {
-        for offset in (0..length).step_by(PAGE) {
-            let _byte = read_volatile(bytes.add(offset));
-        }
-        let last = bytes.add(length - 1);
-        write_volatile(last, read_volatile(last) ^ 1);
-        let _unmapped = libc::munmap(map, length);
-    }
-    Ok(done("altered"))
+    Ok((map.cast(), length))
+}
+
+/// Calls once the first thread has ended, says what came of it, and ends the process.
+pub fn headless(
+    call: client::Call,
+    print: impl FnOnce(&Outcome) + Send + 'static,
+) -> Result<Outcome> {
+    let _other = thread::Builder::new()
+        .spawn(move || {
+            while fs::read_link("/proc/self/exe").is_ok() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            print(&client::call(&call));
+            exit(0);
+        })
+        .map_err(at("thread"))?;
+    // SAFETY: ends this thread alone; the other one uses nothing that is on its stack.
+    let _never = unsafe { libc::syscall(libc::SYS_exit, 0) };
+    Err(Failed("exit", io::Error::last_os_error()))
 }
 
 /// Runs a program whose every system call this process could change, to its end; the program answers.

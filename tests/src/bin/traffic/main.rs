@@ -17,6 +17,7 @@ mod sample;
 mod server;
 mod socket;
 mod stepped;
+mod swarm;
 
 use std::{
     ffi::OsString,
@@ -103,12 +104,16 @@ enum Command {
     },
     /// Send segments made by hand, and count the resets that come back
     Flood(flood::Flood),
+    /// Start executables that nobody has seen, over and over, until a line on standard input
+    Swarm(swarm::Swarm),
     /// Send a frame by a packet socket
     Frame(packet::Frame),
     /// Receive the frames that are sent so, until killed
     Sniff { device: String },
     /// Connect, send, read the whole answer
     Call(client::Call),
+    /// The same from a process whose first thread has ended
+    Headless(client::Call),
     /// Connect and exchange small messages until cut
     Hold {
         address: SocketAddr,
@@ -155,6 +160,8 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         program: Vec<OsString>,
     },
+    /// Dirty the last page of a file through a mapping, and change its last byte after a line on standard input
+    Mapped { file: PathBuf },
     /// Change the last byte of a file through a mapping
     Alter { file: PathBuf },
     /// Do what standard input says, a socket call a line
@@ -253,10 +260,12 @@ fn act(command: Command) -> Result<Outcome> {
             times,
             spread,
         } => client::knock(address, times, spread),
+        Command::Swarm(swarm) => swarm::swarm(&swarm, print),
         Command::Flood(flood) => flood::flood(&flood),
         Command::Frame(frame) => packet::send(&frame),
         Command::Sniff { device } => packet::sniff(&device),
         Command::Call(call) => Ok(client::call(&call)),
+        Command::Headless(call) => disguise::headless(call, print),
         Command::Hold { address, wait } => hold::hold(address, wait),
         Command::Insist { address } => insist::insist(address),
         Command::Bind { protocol, address } => socket::bind_only(protocol, address),
@@ -270,6 +279,7 @@ fn act(command: Command) -> Result<Outcome> {
         Command::Ping { address, connect } => socket::ping(address, connect),
         Command::Memory { program } => disguise::from_memory(&program),
         Command::Traced { program } => disguise::traced(&program),
+        Command::Mapped { file } => disguise::alter_when_told(&file, print),
         Command::Alter { file } => disguise::alter_by_mapping(&file),
         Command::Puppet => puppet::play(),
         Command::Namespace => namespace(),
