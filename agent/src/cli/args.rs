@@ -157,7 +157,7 @@ pub(super) enum WorkloadCommand {
     List {
         #[command(flatten)]
         place: Place,
-        /// Only this workload, in full
+        /// Only this workload, in full, or what is of none: host, pending, unknown
         #[arg(value_name = "NAME")]
         name: Option<String>,
         /// The same

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, path::Path};
 
+use ringfence_policy::model::RESERVED;
 use ringfence_proto::{text::listening, v1};
 use serde_json::Value;
 use tonic::transport::Channel;
@@ -27,8 +28,13 @@ pub(super) async fn workloads(
 ) -> Result<(), CliError> {
     let mut client = client::connect(socket).await?;
     let names: Vec<String> = one.map(str::to_owned).into_iter().collect();
+    let reserved = one.and_then(reserved);
     // Asked first: it refuses a name that there is none of, and says which is meant.
-    let endpoints = all_endpoints(&mut client, names.clone()).await?.0;
+    let endpoints = if reserved.is_none() {
+        all_endpoints(&mut client, names.clone()).await?.0
+    } else {
+        Vec::new()
+    };
     let processes = all_processes(&mut client, names).await?;
     let answer = client
         .list_workloads(v1::ListWorkloadsRequest {})
@@ -43,7 +49,7 @@ pub(super) async fn workloads(
         let rows = by_workload.entry(&endpoint.workload).or_default();
         rows.listeners.push(endpoint);
     }
-    let workloads = answer.workloads.iter();
+    let workloads = answer.workloads.iter().chain(&reserved);
     let wanted = workloads.filter(|workload| one.is_none_or(|one| one == workload.name));
     let listed = wanted.map(|workload| {
         let rows = by_workload.remove(workload.name.as_str());
@@ -63,6 +69,17 @@ pub(super) async fn workloads(
         }
         _ => overview(&listed, output),
     }
+}
+
+/// What stands for processes of no workload: `host`, `pending`, `unknown` … It has no listeners of its own.
+fn reserved(name: &str) -> Option<v1::Workload> {
+    let (name, identity) = RESERVED.iter().find(|(reserved, _)| *reserved == name)?;
+    Some(v1::Workload {
+        name: (*name).to_owned(),
+        identity: *identity,
+        location: "a reserved identity".to_owned(),
+        ..v1::Workload::default()
+    })
 }
 
 /// What is of one workload.

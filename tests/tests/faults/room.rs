@@ -36,9 +36,11 @@ fn a_user_with_too_many_cgroups_opens_nothing_and_shuts_nobody_out() {
             + &policy("alice", "default-deny = [\"egress\"]", &[])
             + &policy("late", "", &to);
         let handed = sandbox.cgroup("alice");
-        chown(&handed, Some(USER), None).unwrap();
         let agent = Agent::start(sandbox, &text);
-        for n in 0..MORE {
+        // It is hers only after the agent has seen it, and has something in it by then.
+        fs::create_dir(handed.join("c00000")).unwrap();
+        chown(&handed, Some(USER), None).unwrap();
+        for n in 1..MORE {
             fs::create_dir(handed.join(format!("c{n:05}"))).unwrap();
         }
         let warned = || {
@@ -76,6 +78,57 @@ fn a_user_with_too_many_cgroups_opens_nothing_and_shuts_nobody_out() {
             fs::remove_dir(handed.join(format!("c{n:05}"))).unwrap();
         }
         until("it is over", || !warned());
+    });
+}
+
+#[test]
+fn a_chain_of_cgroups_opens_nothing_and_holds_no_change_up() {
+    scene("chain", |sandbox| {
+        let to = |port: u16| format!("ports = [\"{port}/tcp\"]");
+        let text = |port: u16| {
+            workload("alice", "cgroup = \"/alice/**\"")
+                + &workload("held", "cgroup = \"/held/**/x\"")
+                + &workloads(&["late"])
+                + &policy("alice", "default-deny = [\"egress\"]", &[])
+                + &policy("held", "default-deny = [\"egress\"]", &[])
+                + &policy("late", "", &[("egress", &to(port))])
+        };
+        let late = sandbox.actor("late");
+        let agent = Agent::start(sandbox, &text(81));
+        let levels = 1_900;
+        let bottoms = ["alice", "held"].map(|name| {
+            let top = sandbox.cgroup(name);
+            chown(&top, Some(USER), None).unwrap();
+            (
+                name,
+                sandbox.cgroup(&format!("{name}{}", "/u".repeat(levels))),
+            )
+        });
+        let warned = |place: &str| {
+            let warnings = agent.status().warnings;
+            warnings.iter().any(|it| it.contains(place))
+        };
+        until("it is warned of", || {
+            warned("too many cgroups below /alice") || warned("too many cgroups below /held")
+        });
+        for (name, bottom) in &bottoms {
+            let actor = sandbox.actor(name).at(bottom);
+            let refused = actor.tcp("127.0.0.1:81", &["--timeout-ms", "1000"]);
+            assert_ne!(
+                refused.error.as_deref(),
+                Some("ECONNREFUSED"),
+                "{name}: {refused:?}"
+            );
+            assert!(!refused.ok(), "{name}: {refused:?}");
+            let frame = ["frame", "lo", "61", "--bypass"];
+            let _refused = actor.run(&frame).expect_refused("option", name);
+        }
+        assert_allowed(&late.tcp("127.0.0.1:81", &[]), "before the change");
+        agent.set_policy(&text(82));
+        assert_allowed(&late.tcp("127.0.0.1:82", &[]), "after the change");
+        let _refused = late
+            .tcp("127.0.0.1:81", &[])
+            .expect_refused("connect", "after the change");
     });
 }
 
@@ -118,7 +171,7 @@ fn a_user_with_too_many_addresses_takes_no_room_of_the_host() {
         until("it is warned of", warned);
         until("they are counted", || {
             let metrics = agent.metrics();
-            metrics.sum("ringfence_left_out_total", &[("what", "address")]) >= 200
+            metrics.sum("ringfence_left_out_total", &[("what", "address")]) > 0
         });
 
         // What is new on the host is known all the same: db knows web by its socket.

@@ -96,6 +96,9 @@ fn a_workload_is_listed_with_exactly_its_processes_and_listeners() {
             assert!(text.contains(&server.pid().to_string()), "{text}");
         }
         assert!(!text.contains("5432"), "{text}");
+        let text = ringfence(&agent, 0, &["workload", "list", "host"]);
+        assert!(text.starts_with("host: identity 1, "), "{text}");
+        assert!(text.contains(&intruder.pid().to_string()), "{text}");
         let text = ringfence(&agent, 2, &["workload", "list", "weeb"]);
         assert!(text.contains("did you mean web?"), "{text}");
 

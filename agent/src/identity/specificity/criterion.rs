@@ -61,6 +61,8 @@ impl Specificity {
 mod tests {
     use super::super::{Place, Specificity};
 
+    type Lessen = fn(&mut Specificity);
+
     #[test]
     fn the_first_difference_is_named() {
         let base = Specificity {
@@ -79,33 +81,33 @@ mod tests {
             },
         };
         // In the order of docs/identity.md: each is less in one thing, and says so whatever comes after it.
-        let cases: [(&dyn Fn(&mut Specificity), &str); 11] = [
+        let cases: [(Lessen, &str); 11] = [
             (
-                &|it| it.conditions = 1,
+                |it| it.conditions = 1,
                 "kinds of conditions on the process: 1 against 2",
             ),
-            (&|it| it.digest = false, "digest: 0 against 1"),
-            (&|it| it.path = false, "path of the executable: 0 against 1"),
-            (&|it| it.user = false, "user of the process: 0 against 1"),
-            (&|it| it.groups = 1, "groups of the process: 1 against 2"),
+            (|it| it.digest = false, "digest: 0 against 1"),
+            (|it| it.path = false, "path of the executable: 0 against 1"),
+            (|it| it.user = false, "user of the process: 0 against 1"),
+            (|it| it.groups = 1, "groups of the process: 1 against 2"),
             (
-                &|it| it.place.container = 1,
+                |it| it.place.container = 1,
                 "selectors that look at the container: 1 against 2",
             ),
             (
-                &|it| it.place.depth = 1,
+                |it| it.place.depth = 1,
                 "level of the cgroup where it takes hold: 1 against 2",
             ),
             (
-                &|it| it.place.literal = 1,
+                |it| it.place.literal = 1,
                 "components of the path spelled out: 1 against 2",
             ),
             (
-                &|it| it.place.partial = 1,
+                |it| it.place.partial = 1,
                 "components of the path spelled out in part: 1 against 2",
             ),
-            (&|it| it.place.units = 1, "systemd unit: 1 against 2"),
-            (&|it| it.place.slices = 1, "systemd slice: 1 against 2"),
+            (|it| it.place.units = 1, "systemd unit: 1 against 2"),
+            (|it| it.place.slices = 1, "systemd slice: 1 against 2"),
         ];
         for (number, (lessen, expected)) in cases.iter().enumerate() {
             let (mut less, mut more) = (base, base);

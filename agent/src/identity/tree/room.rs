@@ -1,4 +1,4 @@
-//! How many cgroups are followed: of all, and of each user to whom a subtree was handed.
+//! How many cgroups are followed: of all, and of each user or container to whom a subtree was handed.
 //!
 //! A cgroup that is not followed is an unknown one: the kernel takes its processes for what its name says, or for
 //! pending.
@@ -10,10 +10,11 @@ use std::{
 };
 
 use super::{DEEPEST, Tree, directory::is_parent};
+use crate::identity::containers::container_of;
 
 /// All: three quarters of what the map holds, so that those which are new have room before others go.
 const MOST: usize = 98_304;
-/// Below one cgroup that was handed to a user.
+/// Below one cgroup that was handed to a user, or is a container's.
 const MOST_DELEGATED: usize = 8_192;
 
 /// Counts cgroups.
@@ -159,11 +160,16 @@ impl Tree {
         self.room.deeper(id, usize::from(is_parent(directory)));
     }
 
-    /// Which handed cgroup one belongs to that is made right below `parent`.
+    /// Which handed cgroup one belongs to that is made right below `parent`: below that of a container, its root makes
+    /// cgroups.
     pub(super) fn delegated(&self, parent: u64) -> u64 {
         self.nodes.get(&parent).map_or(0, |above| {
-            let handed = above.delegated == 0 && above.owner != 0;
-            if handed { parent } else { above.delegated }
+            if above.delegated != 0 {
+                return above.delegated;
+            }
+            let is_container = || container_of(&above.path).is_some();
+            let handed = above.owner != 0 || is_container();
+            if handed { parent } else { 0 }
         })
     }
 }

@@ -357,3 +357,28 @@ fn a_cgroup_that_is_handed_over_after_it_was_made_counts_as_the_users() {
     let _ = apply(&mut tree, watcher.drain(), &watcher);
     assert_eq!(below(&tree), 20);
 }
+
+#[test]
+fn the_root_of_a_container_who_makes_too_many_cgroups_leaves_room_for_those_of_others() {
+    let root = TestCgroup::new("container");
+    let container = format!("pod/{}", "a".repeat(64));
+    let mut watcher = Watcher::new().expect("inotify");
+    let mut tree = Tree::new(root.path(), &watcher).expect("tree");
+    tree.room = Room::new(1_000, 20);
+    for n in 0..30 {
+        let _ = root.create(format!("{container}/{n}"));
+        let _ = root.create(format!("pod/{n}"));
+    }
+    for _ in 0..3 {
+        let _ = apply(&mut tree, watcher.drain(), &watcher);
+    }
+    let below = |path: &str| {
+        let found = tree
+            .iter()
+            .filter(|(_, it)| it.parent() == Some(Path::new(path)));
+        found.count()
+    };
+    assert_eq!(below(&format!("/{container}")), 20);
+    assert_eq!(below("/pod"), 31);
+    assert_eq!(tree.left_out().1, Some(Path::new(&format!("/{container}"))));
+}
