@@ -180,18 +180,17 @@ impl Reader {
             }
             return;
         }
-        match event.kind {
-            event::RELEASE => self.release(event.cookie, now),
-            _ => {
-                if event.tuple.protocol != TCP && event.kind == event::OPEN {
-                    self.remember(event);
-                }
-                if let Some(target) = revoke::target(event) {
-                    let _ = self.revoke.try_send(target);
-                }
-                self.push(event, now);
-            }
+        if event.kind == event::RELEASE {
+            self.release(event.cookie, now);
+            return;
         }
+        if event.tuple.protocol != TCP && event.kind == event::OPEN {
+            self.remember(event);
+        }
+        if let Some(target) = revoke::target(event) {
+            let _ = self.revoke.try_send(target);
+        }
+        self.push(event, now);
     }
 
     fn push(&mut self, event: &Event, now: &Moment) {

@@ -157,7 +157,7 @@ impl Questions {
 /// One line for each asker; none is empty.
 #[derive(Debug, Default)]
 struct Lines {
-    lines: BTreeMap<Asker, BTreeMap<u64, Question>>,
+    by_asker: BTreeMap<Asker, BTreeMap<u64, Question>>,
     /// The lines by their length.
     lengths: BTreeSet<(usize, Asker)>,
     /// Who had the last turn.
@@ -176,8 +176,8 @@ impl Lines {
     /// Takes the first question of whoever comes after the one who had the last turn.
     fn next(&mut self) -> Option<Question> {
         let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut later = self.lines.range((after, Bound::Unbounded));
-        let (asker, _) = later.next().or_else(|| self.lines.first_key_value())?;
+        let mut later = self.by_asker.range((after, Bound::Unbounded));
+        let (asker, _) = later.next().or_else(|| self.by_asker.first_key_value())?;
         let asker = *asker;
         self.last = Some(asker);
         self.first_of(asker)
@@ -198,13 +198,13 @@ impl Lines {
         asker: Asker,
         change: impl FnOnce(&mut BTreeMap<u64, Question>) -> T,
     ) -> T {
-        let line = self.lines.entry(asker).or_default();
+        let line = self.by_asker.entry(asker).or_default();
         let before = line.len();
         let outcome = change(line);
         let after = line.len();
         let _ = self.lengths.remove(&(before, asker));
         if after == 0 {
-            let _ = self.lines.remove(&asker);
+            let _ = self.by_asker.remove(&asker);
         } else {
             let _ = self.lengths.insert((after, asker));
         }

@@ -201,7 +201,7 @@ fn is_believable(executable: &Executable, own: &Mounts) -> io::Result<bool> {
     Ok((executable.uid == 0 && is_hosts) || is_sealed(executable))
 }
 
-/// Whether nobody can write it any more (memfd_create(2), `F_SEAL_WRITE`).
+/// Whether nobody can write it any more (`memfd_create`(2), `F_SEAL_WRITE`).
 fn is_sealed(executable: &Executable) -> bool {
     let sealed = |file: File| fcntl(&file, FcntlArg::F_GET_SEALS).ok();
     let seals = executable.reopen().ok().and_then(sealed);

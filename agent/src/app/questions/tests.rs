@@ -52,7 +52,7 @@ fn who_asks_much_waits_for_himself_alone() {
         );
     }
     assert!(questions.is_empty());
-    assert!(questions.held.lines.is_empty() && questions.held.lengths.is_empty());
+    assert!(questions.held.by_asker.is_empty() && questions.held.lengths.is_empty());
 }
 
 #[test]
