@@ -164,7 +164,7 @@ fn content_that_is_mapped_while_it_is_approved_is_never_the_approved() {
         let _mapped = mapper.line().expect_ok("a page that is mapped and dirty");
         // The agent looks at the path now; it must not take what it finds for what stays.
         drop(File::options().append(true).open(&path).unwrap());
-        std::thread::sleep(std::time::Duration::from_millis(1000));
+        std::thread::sleep(std::time::Duration::from_secs(1));
         mapper.go_on();
         let _changed = mapper.last().expect_ok("a changed byte");
         assert_ne!(sha256(&path), digest);
