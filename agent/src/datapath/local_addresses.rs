@@ -5,7 +5,7 @@
 //! are told by [`Watch`], the others' are seen by the next [`snapshot`].
 //!
 //! A look takes bounded time and memory whatever users put into namespaces of their own: what goes beyond their
-//! [part](room) is not even read.
+//! part is not even read.
 
 mod message;
 mod room;
