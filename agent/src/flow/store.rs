@@ -99,11 +99,12 @@ impl Handle {
         self.ask(Command::Live).await
     }
 
-    /// Cookies of the TCP sockets with flows that are open.
+    /// Cookies of the TCP sockets with flows that are open, as [`Self::live`] tells of them.
     ///
     /// # Errors
     /// The store has ended.
     pub async fn cookies(&self) -> Result<HashSet<u64>, StoreGone> {
+        self.catch_up().await;
         self.ask(Command::Cookies).await
     }
 
