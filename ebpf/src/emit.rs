@@ -4,8 +4,9 @@ use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
     helpers::generated::bpf_ringbuf_query,
 };
-use ringfence_common::abi::{
-    Count, Decision, Owner, SocketState, Tuple, event, event::Hook, socket::REVOKED,
+use ringfence_common::{
+    abi::{Count, Decision, Owner, SocketState, Tuple, event, event::Hook},
+    logic::record,
 };
 
 use crate::{
@@ -104,12 +105,8 @@ fn write(
 #[inline(always)]
 fn wake_up(what: What, decision: &Decision) -> u64 {
     let (kind, hook) = (what.0 as u8, (what.0 >> 8) as u8);
-    let ends = decision.flags & REVOKED != 0 || hook == Hook::Egress as u8;
-    let urgent = match kind {
-        event::PENDING | event::EXEC | event::ABORT => true,
-        event::DENY => ends,
-        _ => false,
-    };
+    let asks = kind == event::PENDING || kind == event::EXEC;
+    let urgent = asks || record::ends(kind, hook, decision.flags);
     if urgent || ring(BPF_RB_AVAIL_DATA) > ring(BPF_RB_RING_SIZE) / FILLING {
         BPF_RB_FORCE_WAKEUP.into()
     } else {

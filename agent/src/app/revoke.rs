@@ -4,13 +4,12 @@
 use std::collections::{HashMap, HashSet};
 
 use ringfence_common::abi::{
-    Direction, Event, FailsafeEntry, Identity, Owner, Verdict, event,
-    event::Hook,
+    Direction, Event, FailsafeEntry, Identity, Owner, Verdict,
     identity::is_workload,
-    socket::{PEER_VERIFIED, REVOKED},
+    socket::PEER_VERIFIED,
     tuple::{ICMP, ICMPV6, TCP},
 };
-use ringfence_common::logic::failsafe;
+use ringfence_common::logic::{failsafe, record};
 use ringfence_policy::{
     compile::Compiled,
     explain::{Query, answer},
@@ -34,13 +33,11 @@ pub struct Target {
     pub tuple: ringfence_common::abi::Tuple,
 }
 
-/// The connection that a record says is dead: one that was live, or one whose handshake was held until its
-/// executable was judged. A refused SYN at a listener is not the listener's end.
+/// The connection that a record asks to end.
 #[must_use]
 pub fn target(event: &Event) -> Option<Target> {
-    let dead = event.decision.flags & REVOKED != 0 || event.hook == Hook::Egress as u8;
-    let tcp = event.tuple.protocol == TCP && matches!(event.kind, event::DENY | event::ABORT);
-    (tcp && dead).then_some(Target {
+    let ends = record::ends(event.kind, event.hook, event.decision.flags);
+    (ends && event.tuple.protocol == TCP).then_some(Target {
         netns: event.owner.netns,
         cookie: event.cookie,
         tuple: event.tuple,

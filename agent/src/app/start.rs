@@ -27,7 +27,7 @@ use crate::{
     api::{self, ControllerState, Feature, Hook, PolicySource, Status},
     config::{CgroupRoot, Config, Mode, Unselected},
     datapath::{
-        Counts, Datapath, Events, FlowMap, Frames, HOOKS, KernelLog, Options, answers::Answerer,
+        Counts, Datapath, Events, FlowMap, Frames, KernelLog, Options, SOCKET, answers::Answerer,
         detach, every_hook, features, frames::Look, lock, mount,
     },
     endpoints, flow,
@@ -307,7 +307,7 @@ pub fn hooks(engine: &mut Engine) -> Vec<Hook> {
         .filter_map(|link| link.info().map(|info| (link.name, info)))
         .collect();
     every_hook()
-        .filter(|hook| found.contains_key(hook.name) || HOOKS.iter().any(|it| it.name == hook.name))
+        .filter(|hook| hook.name != SOCKET.name || found.contains_key(SOCKET.name))
         .map(|hook| {
             let info = found.get(hook.name);
             Hook {

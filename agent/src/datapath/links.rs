@@ -86,7 +86,7 @@ pub const SOCKET: Hook = Hook {
     attach_type: 43,
 };
 
-/// Every hook: the optional one, and [`HOOKS`].
+/// [`SOCKET`] and [`HOOKS`].
 #[must_use]
 pub fn every() -> impl DoubleEndedIterator<Item = Hook> {
     std::iter::once(SOCKET).chain(HOOKS)

@@ -48,7 +48,7 @@ pub use flow_map::{FlowMap, key_of};
 pub use frames::Frames;
 pub use identities::Identities;
 pub use kernel_log::KernelLog;
-pub use links::{HOOKS, Link, every as every_hook};
+pub use links::{HOOKS, Link, SOCKET, every as every_hook};
 pub use load::Options;
 pub use ring::Left;
 pub use sockets::Sockets;

@@ -5,5 +5,6 @@ pub mod bucket;
 pub mod failsafe;
 pub mod packet;
 pub mod port;
+pub mod record;
 pub mod stamp;
 pub mod verdict;
