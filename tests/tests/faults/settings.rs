@@ -102,18 +102,28 @@ fn a_start_that_is_refused_changes_no_settings() {
     });
 }
 
+/// Lets in who calls over loopback, whatever a policy says.
+const LISTED: &str =
+    "[failsafe]\ninbound = [{ ports = [\"9000/tcp\"], from = [\"127.0.0.0/8\"] }]\n";
+
+fn with_sections(steps: &Steps, sections: &str) -> Options {
+    Options {
+        sections: sections.to_owned(),
+        ..options(steps, "enforce", "allow")
+    }
+}
+
+/// Nobody may call db.
+fn closed_db() -> String {
+    workloads(&["web", "db"]) + &policy("db", "default-deny = [\"ingress\"]", &[])
+}
+
 #[test]
 fn what_the_failsafe_list_let_in_is_judged_anew_when_it_is_not_listed_any_more() {
     scene("settings-failsafe", |sandbox| {
         let steps = Steps::new(sandbox.files(), "steps");
-        let listed =
-            "[failsafe]\ninbound = [{ ports = [\"9000/tcp\"], from = [\"127.0.0.0/8\"] }]\n";
-        let with = |sections: &str| Options {
-            sections: sections.to_owned(),
-            ..options(&steps, "enforce", "allow")
-        };
-        let text = workloads(&["web", "db"]) + &policy("db", "default-deny = [\"ingress\"]", &[]);
-        let mut agent = Agent::start_with(sandbox, &with(listed), &text);
+        let with = |sections: &str| with_sections(&steps, sections);
+        let mut agent = Agent::start_with(sandbox, &with(LISTED), &closed_db());
         let _echo = sandbox.actor("db").serve(&["tcp", ADDRESS, "--echo"]);
         let mut stream = sandbox.actor("web").hold(ADDRESS);
         agent.kill();
@@ -134,18 +144,12 @@ fn what_the_failsafe_list_let_in_is_judged_anew_when_it_is_not_listed_any_more()
 fn what_the_failsafe_list_of_a_refused_start_let_in_is_judged_anew() {
     scene("settings-refused-failsafe", |sandbox| {
         let steps = Steps::new(sandbox.files(), "steps");
-        let listed =
-            "[failsafe]\ninbound = [{ ports = [\"9000/tcp\"], from = [\"127.0.0.0/8\"] }]\n";
-        let with = |sections: &str| Options {
-            sections: sections.to_owned(),
-            ..options(&steps, "enforce", "allow")
-        };
-        let text = workloads(&["web", "db"]) + &policy("db", "default-deny = [\"ingress\"]", &[]);
-        let mut agent = Agent::start_with(sandbox, &with(""), &text);
+        let with = |sections: &str| with_sections(&steps, sections);
+        let mut agent = Agent::start_with(sandbox, &with(""), &closed_db());
         let _echo = sandbox.actor("db").serve(&["tcp", ADDRESS, "--echo"]);
         let web = sandbox.actor("web");
         agent.kill();
-        agent.configure(sandbox, &with(listed));
+        agent.configure(sandbox, &with(LISTED));
         // There is no earlier policy to fall back on.
         fs::remove_dir_all(sandbox.files().join("agent/state")).unwrap();
         let (opened, streams) = mpsc::channel();

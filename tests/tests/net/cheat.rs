@@ -12,7 +12,7 @@ use ringfence_tests::{
     scene,
 };
 
-use crate::common::{assert_allowed, assert_never_passes};
+use crate::common::{assert_allowed, assert_never_passes, unshared};
 
 const ADDRESS: &str = "127.0.0.1:81";
 /// What an impostor is asked to do.
@@ -56,16 +56,7 @@ impl Cast {
 
     /// A script in a mount namespace of its own, of which nothing comes back.
     fn unshared(&self, script: &str) -> Outcome {
-        self.runner.run(&[
-            "run",
-            "unshare",
-            "--mount",
-            "--propagation",
-            "private",
-            "sh",
-            "-ec",
-            script,
-        ])
+        unshared(&self.runner, script)
     }
 }
 

@@ -13,7 +13,7 @@ use ringfence_tests::{
     scene,
 };
 
-use crate::common::{assert_allowed, assert_held, assert_never_passes, sha256};
+use crate::common::{assert_allowed, assert_held, assert_never_passes, sha256, unshared};
 
 const ADDRESS: &str = "127.0.0.1:81";
 const NOBODY: u32 = 65_534;
@@ -131,17 +131,10 @@ fn content_in_memory_has_a_digest_only_where_root_alone_can_write_it() {
             app = sandbox.files().join("approved").display(),
         );
         let _bytes = fs::copy(&roots, sandbox.files().join("approved")).unwrap();
-        let private = [
-            "run",
-            "unshare",
-            "--mount",
-            "--propagation",
-            "private",
-            "sh",
-            "-ec",
-            &script,
-        ];
-        assert_held("root's, out of the host's sight", &runner.run(&private));
+        assert_held(
+            "root's, out of the host's sight",
+            &unshared(&runner, &script),
+        );
         agent.assert_counters();
     });
 }
@@ -191,16 +184,7 @@ fn what_is_on_an_overlay_has_no_digest() {
             let program = format!("{files}/merged/m/app");
             let script =
                 format!("{mount}{change} exec {program} call tcp {ADDRESS} --timeout-ms 2000");
-            runner.run(&[
-                "run",
-                "unshare",
-                "--mount",
-                "--propagation",
-                "private",
-                "sh",
-                "-ec",
-                &script,
-            ])
+            unshared(&runner, &script)
         };
         let changed = format!("printf x >> {files}/merged/m/app;");
         for change in ["", &changed] {

@@ -124,6 +124,20 @@ pub fn assert_held(what: &str, outcome: &Outcome) {
     assert!(outcome.step == "connect" && held, "{what}: {outcome:?}");
 }
 
+/// Runs a script as `runner`, in a mount namespace of its own, of which nothing comes back.
+pub fn unshared(runner: &Actor, script: &str) -> Outcome {
+    runner.run(&[
+        "run",
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-ec",
+        script,
+    ])
+}
+
 /// SHA-256 of a file, as hexadecimal digits.
 pub fn sha256(path: &Path) -> String {
     let output = Command::new("sha256sum").arg(path).output().unwrap();
