@@ -55,12 +55,16 @@ pub fn of_current<const COUNTED: bool>(cgroup: u64) -> Option<CgroupEntry> {
     }
 }
 
-/// What the cgroup of a packet's socket stands for. There is no process whose cgroup's name could be read.
+/// What the cgroup of a packet's socket stands for.
 #[inline(always)]
 pub fn of_packet(skb: *mut __sk_buff, cgroup: u64) -> Option<CgroupEntry> {
-    if let Some(entry) = lookup(cgroup) {
-        return Some(entry);
-    }
+    lookup(cgroup).or_else(|| above_packet(skb))
+}
+
+/// What the cgroup of a packet's socket, which the agent has not seen, stands for by what lies above it. There is no process
+/// whose cgroup's name could be read.
+#[inline(always)]
+pub fn above_packet(skb: *mut __sk_buff) -> Option<CgroupEntry> {
     count(Count::AncestorWalk);
     // SAFETY: the context is the hook's own; the helper answers 0 for a level that the cgroup does not have.
     let above = walk(|level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level) })?;

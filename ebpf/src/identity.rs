@@ -106,9 +106,18 @@ pub fn in_cgroup(base: CgroupEntry, readable: bool, gid: u32, owner: &mut Owner)
 #[inline(never)]
 pub fn ready(skb: *mut __sk_buff, owner: &mut Owner) -> bool {
     if owner.cgroup == 0 {
-        of_packet(skb, owner);
+        // No process has made or used the socket since the programs were attached, and the agent could not adopt it, such
+        // as the kernel's own: it is what its cgroup stands for without process rules.
+        owner.identity = identity::PENDING;
+        owner.tgid = 0;
+        // SAFETY: the context is the hook's own.
+        owner.cgroup = unsafe { bpf_skb_cgroup_id(skb) };
     }
-    settle(owner);
+    settle_or(owner, |cgroup| {
+        // SAFETY: as above.
+        let is_sockets = unsafe { bpf_skb_cgroup_id(skb) } == cgroup;
+        is_sockets.then(|| cgroup::above_packet(skb)).flatten()
+    });
     if owner.identity == identity::PENDING {
         // Asked again by every packet that is held: a question can be lost.
         emit::ask_about(owner, Hook::Egress, 0);
@@ -134,13 +143,19 @@ pub fn may_wait(held: &mut u32, now: u64) -> bool {
 /// may have judged its executable or seen its cgroup, and the policy may say that it is someone else.
 #[inline(always)]
 pub fn settle(owner: &mut Owner) {
+    settle_or(owner, |_| None);
+}
+
+/// The same where `unknown` may say what a cgroup stands for that the agent has not seen: some lie deeper than it follows.
+#[inline(always)]
+fn settle_or(owner: &mut Owner, unknown: impl FnOnce(u64) -> Option<CgroupEntry>) {
     let generation = generation();
     let pending = owner.identity == identity::PENDING;
     if (!pending && owner.generation == generation) || owner.identity == identity::AGENT {
         return;
     }
     // A cgroup that is not known (yet, or any more) decides nothing.
-    let Some(base) = cgroup::lookup(owner.cgroup) else {
+    let Some(base) = cgroup::lookup(owner.cgroup).or_else(|| unknown(owner.cgroup)) else {
         return;
     };
     let class = owner.class;
@@ -166,22 +181,6 @@ pub fn settle(owner: &mut Owner) {
         write_volatile(&raw mut owner.identity, identity);
         write_volatile(&raw mut owner.generation, generation);
     }
-}
-
-/// Fills in the owner of a socket that no process has made or used since the programs were attached
-/// and that the agent could not adopt, such as the kernel's own: what its cgroup stands for without
-/// process rules.
-#[inline(always)]
-fn of_packet(skb: *mut __sk_buff, owner: &mut Owner) {
-    // SAFETY: the context is the hook's own.
-    let cgroup = unsafe { bpf_skb_cgroup_id(skb) };
-    let Some(base) = cgroup::of_packet(skb, cgroup) else {
-        return;
-    };
-    owner.cgroup = cgroup;
-    owner.tgid = 0;
-    owner.class = base.class;
-    owner.identity = base.identity;
 }
 
 /// What process rules say of an owner in a cgroup of identity `base`; nothing while its executable is not

@@ -65,16 +65,28 @@ fn a_cgroup_that_may_be_a_workload_is_held_until_the_agent_has_seen_it() {
             let outcome = job.udp("127.0.0.1:81", &short);
             assert!(outcome.failed("receive", "timeout"), "{path}: {outcome:?}");
         }
-        // A call that waits goes on when the agent does.
-        let job = sandbox.actor("job").in_cgroup(sandbox, "jobs/two");
-        let good = job.start(&["call", "tcp", "127.0.0.1:81"]);
-        let bad = job.start(&["call", "tcp", "127.0.0.1:82"]);
+        // A call that waits goes on when the agent does, also below what the agent follows.
+        let deeper = ["jobs/two".to_owned(), "jobs".to_owned() + &"/d".repeat(40)];
+        let calls = deeper.map(|path| {
+            let job = sandbox.actor("job").in_cgroup(sandbox, &path);
+            let good = job.start(&["call", "tcp", "127.0.0.1:81"]);
+            let bad = job.start(&["call", "tcp", "127.0.0.1:82"]);
+            (path, good, bad)
+        });
         thread::sleep(Duration::from_millis(200));
         agent.daemon().signal(Signal::SIGCONT);
-        let outcome = good.last();
-        assert!(outcome.failed("connect", "ECONNREFUSED"), "{outcome:?}");
-        let outcome = bad.last();
-        assert!(outcome.failed("connect", "ECONNABORTED"), "{outcome:?}");
+        for (path, good, bad) in calls {
+            let outcome = good.last();
+            assert!(
+                outcome.failed("connect", "ECONNREFUSED"),
+                "{path}: {outcome:?}"
+            );
+            let outcome = bad.last();
+            assert!(
+                outcome.failed("connect", "ECONNABORTED"),
+                "{path}: {outcome:?}"
+            );
+        }
         let other = sandbox.actor("job").in_cgroup(sandbox, "deep/below");
         let _ = assert_allowed(&other, "127.0.0.1:82", &[]);
     });
