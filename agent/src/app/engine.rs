@@ -275,9 +275,10 @@ impl Engine {
             tgid,
             cgroup,
             class,
+            asker,
         } in questions
         {
-            let judged = self.resolver.judge(*key, *tgid);
+            let judged = self.resolver.judge(*key, *tgid, *asker);
             tracing::debug!(?key, tgid, ?judged, "executable judged");
             if self.resolver.lacks_groups(*cgroup, *class) {
                 let _ = waiting.insert(*tgid);

@@ -14,7 +14,7 @@ use tokio::{
 use super::{
     clock,
     publish::Published,
-    questions::{Asker, Question, Questions},
+    questions::{Question, Questions},
     revoke,
 };
 use crate::{
@@ -170,12 +170,8 @@ impl Reader {
     }
 
     fn handle(&mut self, event: &Event, now: &Moment) {
-        if let Some((question, urgency)) = Question::of(event) {
-            let asker = match event.owner.uid {
-                0 => Asker::Root(event.owner.cgroup),
-                uid => Asker::User(self.subordinates.holder(uid)),
-            };
-            if let Some(dropped) = self.questions.ask(question, urgency, asker) {
+        if let Some((question, urgency)) = Question::of(event, &self.subordinates) {
+            if let Some(dropped) = self.questions.ask(question, urgency) {
                 self.metrics.question_dropped(dropped.name());
             }
             return;

@@ -14,6 +14,8 @@ use std::{
 
 use ringfence_common::abi::{Event, ExecutableKey, event};
 
+use crate::identity::{Asker, Subordinates};
+
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +34,8 @@ pub struct Question {
     pub cgroup: u64,
     /// What the kernel took for its process class, 0 = it knew none.
     pub class: u32,
+    /// On whose account it is answered.
+    pub asker: Asker,
 }
 
 /// How soon an answer is needed.
@@ -54,15 +58,6 @@ impl Urgency {
     }
 }
 
-/// Whose line a question waits in: a user's, or that of root in one cgroup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Asker {
-    /// Real user, or the one whose subordinate id that is.
-    User(u32),
-    /// Cgroup of a process of root.
-    Root(u64),
-}
-
 /// All questions that wait.
 #[derive(Debug, Default)]
 pub struct Questions {
@@ -83,7 +78,7 @@ struct Place {
 impl Question {
     /// What a record asks, and how soon the answer is needed; `None` where it asks nothing.
     #[must_use]
-    pub fn of(record: &Event) -> Option<(Self, Urgency)> {
+    pub fn of(record: &Event, subordinates: &Subordinates) -> Option<(Self, Urgency)> {
         let urgency = match record.kind {
             event::PENDING => Urgency::Held,
             event::EXEC => Urgency::Hint,
@@ -95,6 +90,7 @@ impl Question {
             tgid: owner.tgid,
             cgroup: owner.cgroup,
             class: owner.class,
+            asker: Asker::of(owner.uid, owner.cgroup, subordinates),
         };
         Some((question, urgency))
     }
@@ -108,7 +104,7 @@ impl Questions {
     }
 
     /// Adds a question, in the place of the same one; answers what was dropped for lack of room.
-    pub fn ask(&mut self, question: Question, urgency: Urgency, asker: Asker) -> Option<Urgency> {
+    pub fn ask(&mut self, question: Question, urgency: Urgency) -> Option<Urgency> {
         let about = (question.key, question.tgid);
         let same = self.places.get(&about).copied();
         let place = match same {
@@ -117,7 +113,7 @@ impl Questions {
                 self.asked += 1;
                 Place {
                     urgency,
-                    asker,
+                    asker: question.asker,
                     number: self.asked,
                 }
             }

@@ -127,7 +127,7 @@ async fn attempt(config: &Config) -> anyhow::Result<Started> {
         Ok(kept) => resolver.remember_containers(kept),
         Err(error) => tracing::warn!(%error, "containers"),
     }
-    resolver.limit_hashing(config.agent.hash_limit);
+    resolver.limit_hashing(config.agent.hash_limit, config.agent.hash_rate);
     let mut datapath = Datapath::open(options, pins)?;
     datapath.configure(settings(config)?, &config.failsafe);
     let directory = datapath.directory();

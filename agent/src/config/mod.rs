@@ -76,6 +76,8 @@ pub struct Agent {
     pub pending: Duration,
     /// Executables larger than this are not hashed, bytes.
     pub hash_limit: u64,
+    /// For one user, or root in one cgroup, no more is hashed, bytes a second, once `hash_limit` bytes were.
+    pub hash_rate: u64,
 }
 
 /// The cgroup v2 directory to guard.

@@ -17,7 +17,7 @@ use super::{
     values::{choice, number, path, text},
 };
 use crate::{
-    identity::HASH_LIMIT,
+    identity::{HASH_LIMIT, HASH_RATE},
     runtime,
     sync::{self, Endpoint, Tls},
 };
@@ -29,6 +29,7 @@ const MIN_EVENTS_BUFFER: u32 = 64 << 10;
 const MAX_EVENTS_BUFFER: u32 = 1 << 30;
 const FLOW_ENTRIES: u64 = 65_536;
 const MAX_FLOW_ENTRIES: u64 = 1 << 24;
+const LEAST_HASH_RATE: u64 = 1 << 20;
 const PENDING_SECONDS: u64 = 5;
 const MAX_PENDING_SECONDS: u64 = 600;
 const METRICS: &str = "127.0.0.1:9477";
@@ -105,20 +106,22 @@ fn agent(mut section: Section<'_, '_>, base: &Path) -> Agent {
             PENDING_SECONDS,
             MAX_PENDING_SECONDS,
         )),
-        hash_limit: hash_limit(&mut section),
+        hash_limit: size(&mut section, "hash-limit", HASH_LIMIT, 0),
+        hash_rate: size(&mut section, "hash-rate", HASH_RATE, LEAST_HASH_RATE),
     };
     section.finish();
     agent
 }
 
-fn hash_limit(section: &mut Section<'_, '_>) -> u64 {
-    let Some(size) = section.take::<Size>("hash-limit") else {
-        return HASH_LIMIT;
+fn size(section: &mut Section<'_, '_>, key: &'static str, default: u64, least: u64) -> u64 {
+    let Some(size) = section.take::<Size>(key) else {
+        return default;
     };
-    size.get_ref().bytes().unwrap_or_else(|| {
-        let message = "`agent.hash-limit` is not a size".to_owned();
+    let bytes = size.get_ref().bytes().filter(|bytes| *bytes >= least);
+    bytes.unwrap_or_else(|| {
+        let message = format!("`agent.{key}` is not a size of {least} bytes or more");
         section.problem(&size.span(), message, "write a size such as \"512 MiB\"");
-        HASH_LIMIT
+        default
     })
 }
 

@@ -61,7 +61,7 @@ fn shipped_file_loads_and_its_comments_state_the_defaults() {
         .lines()
         .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
         .count();
-    assert_eq!(keys, 21, "{switched_on}");
+    assert_eq!(keys, 22, "{switched_on}");
     assert_eq!(good(SHIPPED), good(""));
     assert_eq!(good(&switched_on), good(""));
 }
@@ -219,6 +219,19 @@ fn bad_sockets_of_runtimes_are_refused() {
             .contains("did you mean `cri`?"),
         "{unknown:?}"
     );
+}
+
+#[test]
+fn rate_of_hashing_is_a_size_that_lets_it_go_on() {
+    for (text, expected) in [("", 64 << 20), ("hash-rate = \"1 MiB\"\n", 1 << 20)] {
+        let config = good(&format!("[agent]\n{text}"));
+        assert_eq!(config.agent.hash_rate, expected, "{text}");
+    }
+    for text in ["0", "\"1 KiB\"", "\"slow\""] {
+        let found = problems(&format!("[agent]\nhash-rate = {text}\n"));
+        let named = |problem: &Problem| problem.message.contains("agent.hash-rate");
+        assert!(found.iter().any(named), "{text}: {found:?}");
+    }
 }
 
 #[test]

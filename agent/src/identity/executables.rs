@@ -13,8 +13,9 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ffi::OsString,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use inotify::{WatchDescriptor, WatchMask};
@@ -27,12 +28,14 @@ use tokio::sync::Notify;
 
 pub use self::room::Forgotten;
 use super::{
+    Asker,
     adopt::credentials,
     file::Executable,
-    hash::{Digest, Hashing},
+    hash::{Digest, Hashing, NoDigest},
     hasher::{Hasher, Outcome},
     mounts::{Mount, Mounts},
     processes::Facts,
+    seldom::Seldom,
     spec::Spec,
     watch::{Batch, Watcher},
 };
@@ -42,6 +45,8 @@ use super::{
 pub(super) const MOST_KNOWN: usize = 49_152;
 /// Larger files are not hashed unless it is configured, bytes.
 pub const HASH_LIMIT: u64 = 512 << 20;
+/// For one asker no more is read, unless it is configured, bytes a second.
+pub const HASH_RATE: u64 = 64 << 20;
 
 /// Stands for the owner of a file that does not say.
 const NOBODY: u32 = u32::MAX;
@@ -72,6 +77,8 @@ pub(super) struct Executables {
     most: usize,
     forgotten: Forgotten,
     limit: u64,
+    rate: u64,
+    warned: Seldom,
     /// Without it a file is hashed when it is judged.
     hasher: Option<Hasher>,
 }
@@ -90,19 +97,21 @@ impl Executables {
             most,
             forgotten: Forgotten::default(),
             limit: HASH_LIMIT,
+            rate: HASH_RATE,
+            warned: Seldom::default(),
             hasher: None,
         }
     }
 
-    /// Larger files are not hashed, bytes.
-    pub fn limit_hashing(&mut self, limit: u64) {
-        self.limit = limit;
+    /// Larger files than `limit` bytes are not hashed, and `rate` bytes a second for one asker, once `limit` bytes were.
+    pub fn limit_hashing(&mut self, limit: u64, rate: u64) {
+        (self.limit, self.rate) = (limit, rate);
     }
 
     /// From now on files are hashed on a thread of its own, and are judged when [`Self::take_hashed`] is
     /// called after the notification.
     pub fn hash_in_background(&mut self) -> io::Result<Arc<Notify>> {
-        let hasher = Hasher::start()?;
+        let hasher = Hasher::start(self.rate, self.limit)?;
         let done = hasher.done();
         self.hasher = Some(hasher);
         Ok(done)
@@ -197,12 +206,17 @@ impl Executables {
 
     /// Judges the executable that a process runs, if it still is the one that the kernel saw.
     /// Returns the keys for which something changed, among them those dropped for lack of room.
-    pub fn judge_process(&mut self, key: ExecutableKey, tgid: u32) -> BTreeSet<ExecutableKey> {
+    pub fn judge_process(
+        &mut self,
+        key: ExecutableKey,
+        tgid: u32,
+        asker: Asker,
+    ) -> BTreeSet<ExecutableKey> {
         let mut changed = BTreeSet::new();
         if self.hasher.as_ref().is_some_and(|it| it.is_asked(&key)) {
             return changed;
         }
-        match self.judge_running(key, tgid) {
+        match self.judge_running(key, tgid, asker) {
             Ok(true) => {
                 let _ = changed.insert(key);
                 changed.append(&mut self.make_room());
@@ -294,7 +308,7 @@ impl Executables {
         }
     }
 
-    fn judge_running(&mut self, key: ExecutableKey, tgid: u32) -> io::Result<bool> {
+    fn judge_running(&mut self, key: ExecutableKey, tgid: u32, asker: Asker) -> io::Result<bool> {
         let mount = self.mounts.by_device(key.device);
         if mount.is_some_and(Mount::is_fuse) {
             // Not even opened: its server could make the agent wait for ever.
@@ -303,29 +317,46 @@ impl Executables {
             return Ok(true);
         }
         let file = Executable::running(tgid, key, &self.mounts)?;
-        self.judge(file, tgid)
+        self.judge(file, tgid, asker)
     }
 
     /// Whether the executable of a process is judged now, and not only when it was hashed.
-    fn judge(&mut self, file: Executable, tgid: u32) -> io::Result<bool> {
+    fn judge(&mut self, file: Executable, tgid: u32, asker: Asker) -> io::Result<bool> {
         let (key, owner) = (file.key, file.uid);
-        let hashing = if self.digests.is_empty() {
-            None
-        } else {
-            Hashing::new(file, tgid, self.limit, &self.mounts)?
-        };
-        let digest = match (hashing, &self.hasher) {
-            (None, _) => None,
-            (Some(hashing), None) => Some(hashing.finish()?),
-            (Some(hashing), Some(hasher)) => {
-                if !hasher.ask(hashing) {
-                    tracing::debug!(inode = key.inode, "too many executables to hash at once");
-                }
-                return Ok(false);
+        if self.digests.is_empty() {
+            self.remember(key, owner, None);
+            return Ok(true);
+        }
+        let path = file.path();
+        let digest = match Hashing::new(file, tgid, self.limit, &self.mounts)? {
+            Err(why) => {
+                self.warn(&path, why);
+                None
             }
+            Ok(hashing) => match &self.hasher {
+                None => Some(hashing.finish()?),
+                Some(hasher) => {
+                    if !hasher.ask(hashing, asker) {
+                        tracing::debug!(inode = key.inode, "too many executables to hash at once");
+                    }
+                    return Ok(false);
+                }
+            },
         };
         self.remember(key, owner, digest);
         Ok(true)
+    }
+
+    /// Anybody can run any number of such files.
+    fn warn(&mut self, path: &Path, why: NoDigest) {
+        if let Some(others) = self.warned.pass(Instant::now()) {
+            tracing::warn!(
+                path = %path.display(),
+                others,
+                "no sha256 selector matches the executable: {}; `others` had no such line since the last one",
+                why.reason()
+            );
+        }
     }
 
     fn remember(&mut self, key: ExecutableKey, owner: u32, digest: Digest) {

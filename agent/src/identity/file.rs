@@ -92,6 +92,12 @@ impl Executable {
         }
     }
 
+    /// Where it lies, for who reads it.
+    pub fn path(&self) -> PathBuf {
+        let link = format!("/proc/self/fd/{}", self.descriptor.as_raw_fd());
+        fs::read_link(link).unwrap_or_default()
+    }
+
     /// Whether the file still has the key.
     pub fn is_unchanged(&self) -> bool {
         stat(&self.descriptor).is_ok_and(|stat| key(&stat, self.key.device) == self.key)

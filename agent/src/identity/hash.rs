@@ -25,7 +25,7 @@ use super::{file::Executable, mounts::Mounts};
 
 /// Kernels before 6.13 stamp changes with the time of the last tick, at least every 10 ms: of a file
 /// younger than this a second change may leave the key as it is.
-const TICK: Duration = Duration::from_millis(20);
+pub(super) const TICK: Duration = Duration::from_millis(20);
 
 /// `RAMFS_MAGIC` (`include/uapi/linux/magic.h`).
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
@@ -34,6 +34,25 @@ const SLICE: u64 = 1 << 20;
 
 /// A digest; `None` where no `sha256` selector may match.
 pub(super) type Digest = Option<[u8; 32]>;
+
+/// Why no `sha256` selector matches a file, whatever is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoDigest {
+    /// It is larger than the limit.
+    TooLarge,
+    /// Its content may change without a trace.
+    Hidden,
+}
+
+impl NoDigest {
+    /// For the log.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::TooLarge => "it is larger than [agent] hash-limit",
+            Self::Hidden => "its file system hides changes of its content",
+        }
+    }
+}
 
 /// A file that is being hashed.
 #[derive(Debug)]
@@ -48,33 +67,28 @@ pub(super) struct Hashing {
 }
 
 impl Hashing {
-    /// Begins with the executable of a process; `None` where the digest can't be believed or the file is too large. `own`
-    /// are the agent's mounts.
+    /// Begins with the executable of a process. `own` are the agent's mounts.
     ///
     /// # Errors
-    /// The file system doesn't say what it is.
+    /// The file system doesn't say what it is, or the process runs it no more.
     pub fn new(
         executable: Executable,
         tgid: u32,
         limit: u64,
         own: &Mounts,
-    ) -> io::Result<Option<Self>> {
-        if executable.bytes > limit || !is_believable(&executable, own)? {
-            tracing::warn!(
-                inode = executable.key.inode,
-                bytes = executable.bytes,
-                limit,
-                "executable is too large, or on a file system that hides changes: no sha256 selector \
-                 matches it"
-            );
-            return Ok(None);
+    ) -> io::Result<Result<Self, NoDigest>> {
+        if executable.bytes > limit {
+            return Ok(Err(NoDigest::TooLarge));
+        }
+        if !is_believable(&executable, own)? {
+            return Ok(Err(NoDigest::Hidden));
         }
         let mut hashing = Self::begin(executable, Some(tgid));
-        if hashing.unsettled().is_none() {
+        if hashing.unsettled(SystemTime::now()).is_none() {
             // At once: the process may end before its turn comes.
             hashing.check_runner()?;
         }
-        Ok(Some(hashing))
+        Ok(Ok(hashing))
     }
 
     /// The same of a file that nobody can write, or that this process runs.
@@ -90,12 +104,13 @@ impl Hashing {
     }
 
     /// How long it must be waited until a further change gets another change time; `None` where it need not.
-    pub fn unsettled(&self) -> Option<Duration> {
+    pub fn unsettled(&self, now: SystemTime) -> Option<Duration> {
         let key = &self.executable.key;
         let changed = Duration::new(key.ctime_sec, key.ctime_nsec);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.duration_since(UNIX_EPOCH);
         let age = now.ok().and_then(|now| now.checked_sub(changed));
         age.and_then(|age| TICK.checked_sub(age))
+            .filter(|left| !left.is_zero())
     }
 
     fn check_runner(&mut self) -> io::Result<()> {
@@ -147,7 +162,7 @@ impl Hashing {
         let mut file = if let Some(file) = self.file.take() {
             file
         } else {
-            if let Some(left) = self.unsettled() {
+            if let Some(left) = self.unsettled(SystemTime::now()) {
                 thread::sleep(left);
             }
             self.check_runner()?;

@@ -1,24 +1,35 @@
 //! Hashes executables on a thread of its own, so that a large one keeps nobody waiting.
 //!
-//! Files are read in slices. Each slice goes to the file of which least is left, so that small files are
-//! done first; every eighth to the one that waits longest, so that each is done some day.
+//! Files are read in slices. [`Asker`]s take turns, each has a bounded rate, and a file that has just been changed waits
+//! without keeping others waiting. Of the files of one asker a slice goes to the one of which least is left, so that small
+//! files are done first; every eighth to the one that waits longest, so that each is done some day.
+
+mod accounts;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
+    ops::Bound,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
+    time::{Duration, Instant, SystemTime},
 };
 
 use ringfence_common::abi::ExecutableKey;
 use tokio::sync::Notify;
 
-use super::hash::{Digest, Hashing};
+use self::accounts::Accounts;
+use super::{
+    Asker,
+    hash::{Digest, Hashing},
+};
 
 /// Files at most that wait, are read or whose outcome was not taken; each has two descriptors open.
 /// What finds no room is asked again by the next packet.
 const MOST: usize = 256;
-/// Of so many slices one goes to the file that waits longest.
+/// Of so many slices of one asker one goes to the file that waits longest.
 const FAIR: u64 = 8;
 
 /// Outcome for one file.
@@ -39,30 +50,54 @@ pub(super) struct Hasher(Arc<Owner>);
 #[derive(Debug)]
 struct Owner(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
     work: Condvar,
     done: Arc<Notify>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    waiting: Vec<Hashing>,
+    /// None is empty.
+    lines: BTreeMap<Asker, Line>,
+    accounts: Accounts,
+    /// Who had the last turn.
+    last: Option<Asker>,
     /// Keys of all that were asked for and not taken.
     asked: BTreeSet<ExecutableKey>,
     outcomes: Vec<Outcome>,
-    turn: u64,
     closed: bool,
 }
 
+/// The files of one asker that wait for a turn.
+#[derive(Debug, Default)]
+struct Line {
+    waiting: Vec<Hashing>,
+    turn: u64,
+}
+
+/// What to do next.
+#[derive(Debug)]
+enum Turn {
+    Read(Asker, Hashing),
+    /// Nothing before this time is over.
+    Wait(Duration),
+    /// Nothing waits.
+    Rest,
+}
+
 impl Hasher {
-    /// Starts the thread.
+    /// Starts the thread, which reads `rate` bytes a second for each asker, and `burst` bytes of them at once.
     ///
     /// # Errors
     /// The system has no room for one more thread.
-    pub fn start() -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+    pub fn start(rate: u64, burst: u64) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::new(Accounts::new(rate, burst))),
+            work: Condvar::new(),
+            done: Arc::default(),
+        });
         let worker = Arc::clone(&shared);
         let _detached = thread::Builder::new()
             .name("hasher".to_owned())
@@ -80,19 +115,20 @@ impl Hasher {
         self.0.0.lock().asked.contains(key)
     }
 
-    /// Asks for a file, unless it was asked for; `false` where there is no room. A smaller file takes the
-    /// place of the one of which most is left, so that many large ones don't shut it out.
-    pub fn ask(&self, hashing: Hashing) -> bool {
+    /// Asks for a file, unless it was asked for; `false` where there is no room. A file takes the place of one of whoever
+    /// asked for most, and of his own one that is smaller the place of the largest, so that many large ones don't shut
+    /// it out.
+    pub fn ask(&self, hashing: Hashing, asker: Asker) -> bool {
         let mut state = self.0.0.lock();
         let key = hashing.key();
         if state.asked.contains(&key) {
             return true;
         }
-        if state.asked.len() >= MOST && !state.make_room(hashing.left()) {
+        if state.asked.len() >= MOST && !state.make_room(asker, hashing.left()) {
             return false;
         }
         let _ = state.asked.insert(key);
-        state.waiting.push(hashing);
+        state.insert(asker, hashing);
         self.0.0.work.notify_one();
         true
     }
@@ -122,12 +158,15 @@ impl Shared {
     }
 
     fn run(&self) {
-        while let Some(mut hashing) = self.next() {
+        while let Some((asker, mut hashing)) = self.next() {
+            let before = hashing.left();
             let advanced = hashing.advance();
             let (key, owner) = (hashing.key(), hashing.owner());
+            let bytes = before.saturating_sub(hashing.left());
             let mut state = self.lock();
+            state.accounts.charge(asker, bytes, Instant::now());
             match advanced {
-                Ok(None) => state.waiting.push(hashing),
+                Ok(None) => state.insert(asker, hashing),
                 digest => state.outcomes.push(Outcome { key, owner, digest }),
             }
             if !state.outcomes.is_empty() {
@@ -137,46 +176,126 @@ impl Shared {
     }
 
     /// Waits for the file whose turn it is; `None` at the end.
-    fn next(&self) -> Option<Hashing> {
+    fn next(&self) -> Option<(Asker, Hashing)> {
         let mut state = self.lock();
         loop {
             if state.closed {
                 return None;
             }
-            if let Some(turn) = state.choose() {
-                return Some(state.waiting.swap_remove(turn));
-            }
-            state = self
-                .work
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = match state.choose(Instant::now(), SystemTime::now()) {
+                Turn::Read(asker, hashing) => return Some((asker, hashing)),
+                Turn::Wait(time) => {
+                    let woken = self.work.wait_timeout(state, time);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+                Turn::Rest => self
+                    .work
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
+            };
         }
     }
 }
 
 impl State {
-    /// Drops the file of which most is left, if that is more than this.
-    fn make_room(&mut self, left: u64) -> bool {
-        let waiting = self.waiting.iter().enumerate();
-        let most = waiting.max_by_key(|(_, hashing)| hashing.left());
-        let Some((place, _)) = most.filter(|(_, hashing)| hashing.left() > left) else {
-            return false;
-        };
-        let dropped = self.waiting.swap_remove(place);
-        self.asked.remove(&dropped.key())
+    const fn new(accounts: Accounts) -> Self {
+        Self {
+            lines: BTreeMap::new(),
+            accounts,
+            last: None,
+            asked: BTreeSet::new(),
+            outcomes: Vec::new(),
+            closed: false,
+        }
     }
 
-    fn choose(&mut self) -> Option<usize> {
+    fn insert(&mut self, asker: Asker, hashing: Hashing) {
+        self.lines.entry(asker).or_default().waiting.push(hashing);
+    }
+
+    /// Drops the file of which most is left: of the longest line, or of this asker's where that is as long and more
+    /// is left of it.
+    fn make_room(&mut self, asker: Asker, left: u64) -> bool {
+        let length = |line: &Line| line.waiting.len();
+        let longest = self.lines.iter().max_by_key(|(_, line)| length(line));
+        let Some((&whose, most)) = longest.map(|(whose, line)| (whose, length(line))) else {
+            return false;
+        };
+        let own = self.lines.get(&asker).map_or(0, length);
+        let (from, more_than) = if most > own {
+            (whose, None)
+        } else {
+            (asker, Some(left))
+        };
+        let waiting = self.lines.get(&from).into_iter().flat_map(|l| &l.waiting);
+        let largest = waiting.enumerate().max_by_key(|(_, file)| file.left());
+        let Some((place, _)) =
+            largest.filter(|(_, file)| more_than.is_none_or(|left| file.left() > left))
+        else {
+            return false;
+        };
+        let dropped = self.take(from, place);
+        dropped.is_some_and(|dropped| self.asked.remove(&dropped.key()))
+    }
+
+    /// Takes a file of whoever comes after the one who had the last turn.
+    fn choose(&mut self, now: Instant, wall: SystemTime) -> Turn {
+        let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut wait: Option<Duration> = None;
+        let mut chosen = None;
+        let later = self.lines.range((after, Bound::Unbounded));
+        for (asker, line) in later.chain(&self.lines) {
+            let left = line.wait(wall).max(self.accounts.wait(*asker, now));
+            if left.is_zero() {
+                chosen = Some(*asker);
+                break;
+            }
+            wait = Some(wait.map_or(left, |least| least.min(left)));
+        }
+        let Some(asker) = chosen else {
+            return wait.map_or(Turn::Rest, Turn::Wait);
+        };
+        self.last = Some(asker);
+        let place = self
+            .lines
+            .get_mut(&asker)
+            .and_then(|line| line.choose(wall));
+        let hashing = place.and_then(|place| self.take(asker, place));
+        hashing.map_or(Turn::Wait(Duration::ZERO), |hashing| {
+            Turn::Read(asker, hashing)
+        })
+    }
+
+    fn take(&mut self, asker: Asker, place: usize) -> Option<Hashing> {
+        let line = self.lines.get_mut(&asker)?;
+        let taken = (place < line.waiting.len()).then(|| line.waiting.swap_remove(place));
+        if line.waiting.is_empty() {
+            let _ = self.lines.remove(&asker);
+        }
+        taken
+    }
+}
+
+impl Line {
+    /// How long until a file may be read: what has just changed may change once more without being seen.
+    fn wait(&self, wall: SystemTime) -> Duration {
+        let times = self
+            .waiting
+            .iter()
+            .map(|file| file.unsettled(wall).unwrap_or_default());
+        times.min().unwrap_or_default()
+    }
+
+    /// The place of the file whose turn it is.
+    fn choose(&mut self, wall: SystemTime) -> Option<usize> {
         self.turn += 1;
         let numbered = self.waiting.iter().enumerate();
+        let settled = numbered.filter(|(_, file)| file.unsettled(wall).is_none());
         let chosen = if self.turn.is_multiple_of(FAIR) {
-            numbered.min_by_key(|(_, hashing)| hashing.asked())
+            settled.min_by_key(|(_, file)| file.asked())
         } else {
-            numbered.min_by_key(|(_, hashing)| (hashing.left(), hashing.asked()))
+            settled.min_by_key(|(_, file)| (file.left(), file.asked()))
         };
         chosen.map(|(place, _)| place)
     }
 }
-
-#[cfg(test)]
-mod tests;

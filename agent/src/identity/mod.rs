@@ -19,6 +19,7 @@
 //!   are set, the identity `UNKNOWN` (never allowed) and a [`Tie`] where it comes up later.
 
 pub mod adopt;
+mod asker;
 mod below;
 mod classes;
 mod containers;
@@ -39,6 +40,7 @@ mod processes;
 mod resolver;
 pub mod root;
 mod scripts;
+mod seldom;
 mod spec;
 mod specificity;
 mod subordinate;
@@ -57,9 +59,10 @@ mod model_tests;
 mod tests;
 
 pub(crate) use self::{mounts::fuzz as fuzz_mounts, scripts::fuzz as fuzz_script};
+pub use asker::Asker;
 pub use containers::{ContainerAnswer, ContainerFacts, ContainerQuestion};
 pub use error::IdentityError;
-pub use executables::{Forgotten, HASH_LIMIT};
+pub use executables::{Forgotten, HASH_LIMIT, HASH_RATE};
 pub use groups::{Crowd, Groups};
 pub use inventory::Inventory;
 pub use resolver::{Foreseen, Resolver};

@@ -18,7 +18,7 @@ use ringfence_policy::model::{Identities, Selector, Workloads};
 use tokio::sync::Notify;
 
 use super::{
-    ContainerAnswer, ContainerFacts, ContainerQuestion, IdentityError, OnTie, Tie,
+    Asker, ContainerAnswer, ContainerFacts, ContainerQuestion, IdentityError, OnTie, Tie,
     containers::Containers,
     executables::{Executables, Forgotten, MOST_KNOWN},
     groups::{Crowd, Groups},
@@ -182,11 +182,11 @@ impl Resolver {
 
     /// Looks at the paths again that selectors name, and judges an executable that the kernel saw a process run, as
     /// [`Self::judge`].
-    pub fn seen(&mut self, key: ExecutableKey, tgid: u32) -> Option<u32> {
+    pub fn seen(&mut self, key: ExecutableKey, tgid: u32, asker: Asker) -> Option<u32> {
         if !self.is_judged(&key) {
             self.look_at_paths();
         }
-        self.judge(key, tgid)
+        self.judge(key, tgid, asker)
     }
 
     /// Whether an executable needs no judgement.
@@ -202,13 +202,13 @@ impl Resolver {
 
     /// Judges an executable that the kernel saw a process run, before the last [`Self::look_at_paths`]; returns its
     /// class. `None`: it can't be judged (the process is gone or runs something else now) and stays pending. The tables
-    /// may have changed.
-    pub fn judge(&mut self, key: ExecutableKey, tgid: u32) -> Option<u32> {
+    /// may have changed. What must be read for it is read on the account of `asker`.
+    pub fn judge(&mut self, key: ExecutableKey, tgid: u32, asker: Asker) -> Option<u32> {
         if key == ExecutableKey::FOREIGN {
             return Some(0);
         }
         if !self.tables.executables.contains_key(&key) {
-            let changed = self.executables.judge_process(key, tgid);
+            let changed = self.executables.judge_process(key, tgid, asker);
             let _ = self.update_executables(&changed);
         }
         self.executables.touch(&key);
@@ -261,9 +261,10 @@ impl Resolver {
         self.build();
     }
 
-    /// Executables larger than this match no `sha256` selector, bytes.
-    pub fn limit_hashing(&mut self, limit: u64) {
-        self.executables.limit_hashing(limit);
+    /// Executables larger than `limit` bytes match no `sha256` selector; of all others `rate` bytes a second are read for each
+    /// [`Asker`] once `limit` bytes were.
+    pub fn limit_hashing(&mut self, limit: u64, rate: u64) {
+        self.executables.limit_hashing(limit, rate);
     }
 
     /// From now on executables are hashed on a thread of its own and pending meanwhile. Call

@@ -22,8 +22,8 @@ use ringfence_common::abi::{
 use ringfence_policy::model::Selector;
 
 use super::{
-    ContainerAnswer, ContainerFacts, ContainerQuestion, Groups, IdentityError, OnTie, Resolver,
-    adopt,
+    Asker, ContainerAnswer, ContainerFacts, ContainerQuestion, Groups, IdentityError, OnTie,
+    Resolver, adopt,
     file::Executable,
     fixture::{Running, TestCgroup, cgroup, container, program, unit, workloads},
     mounts::Mounts,
@@ -242,7 +242,10 @@ fn executable_is_pending_until_seen_and_follows_its_path() {
         resolver.resolve(inside, Some(&key(&copy)), 0, &no_groups()),
         PENDING
     );
-    assert_eq!(resolver.seen(key(&copy), running.tgid()), Some(0));
+    assert_eq!(
+        resolver.seen(key(&copy), running.tgid(), Asker::User(1)),
+        Some(0)
+    );
     assert_eq!(
         resolver.resolve(inside, Some(&key(&copy)), 0, &no_groups()),
         257
@@ -262,7 +265,11 @@ fn executable_is_pending_until_seen_and_follows_its_path() {
     // Without the event: being asked is enough.
     program(&copy);
     fs::rename(&copy, &app).expect("rename");
-    assert!(resolver.seen(key(&app), 0).is_some_and(|class| class != 0));
+    assert!(
+        resolver
+            .seen(key(&app), 0, Asker::User(1))
+            .is_some_and(|class| class != 0)
+    );
     assert_eq!(
         resolver.resolve(inside, Some(&after), 0, &no_groups()),
         PENDING

@@ -7,7 +7,7 @@ use ringfence_policy::compile::{Compilation, Compiled};
 use super::{Candidate, Engine};
 use crate::{
     datapath::DatapathError,
-    identity::{OnTie, Tables, adopt},
+    identity::{Asker, OnTie, Subordinates, Tables, adopt},
 };
 
 impl Engine {
@@ -146,9 +146,11 @@ impl Engine {
     pub fn adopt_sockets(&mut self) {
         // A process that runs already is judged before its sockets get an owner.
         let processes = adopt::processes(&self.resolver);
+        let subordinates = Subordinates::of_host();
         for process in &processes {
             if let Some(key) = process.exe {
-                let _ = self.resolver.seen(key, process.tgid);
+                let asker = Asker::of(process.uid, process.cgroup_id, &subordinates);
+                let _ = self.resolver.seen(key, process.tgid, asker);
             }
         }
         if let Err(error) = self.put(self.resolver.tables().clone()) {

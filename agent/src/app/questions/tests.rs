@@ -4,7 +4,7 @@ use super::*;
 
 const FLOOD: Asker = Asker::User(1000);
 
-fn question(tgid: u32) -> Question {
+fn question(tgid: u32, asker: Asker) -> Question {
     Question {
         key: ExecutableKey {
             inode: u64::from(tgid),
@@ -13,6 +13,7 @@ fn question(tgid: u32) -> Question {
         tgid,
         cgroup: 1,
         class: 0,
+        asker,
     }
 }
 
@@ -29,7 +30,7 @@ fn who_asks_much_waits_for_himself_alone() {
     for tgid in 1..100_000 {
         dropped += usize::from(
             questions
-                .ask(question(tgid), Urgency::Held, FLOOD)
+                .ask(question(tgid, FLOOD), Urgency::Held)
                 .is_some(),
         );
     }
@@ -39,7 +40,7 @@ fn who_asks_much_waits_for_himself_alone() {
         (200_002, Asker::Root(8)),
         (200_003, Asker::User(1001)),
     ] {
-        let dropped = questions.ask(question(tgid), Urgency::Held, asker);
+        let dropped = questions.ask(question(tgid, asker), Urgency::Held);
         assert_eq!(dropped, Some(Urgency::Held), "one of the flood makes room");
     }
     let order = drain(&mut questions);
@@ -59,17 +60,17 @@ fn who_asks_much_waits_for_himself_alone() {
 fn what_is_held_goes_before_hints_and_hints_are_dropped_first() {
     let mut questions = Questions::default();
     for tgid in 1..=3 {
-        let _none = questions.ask(question(tgid), Urgency::Hint, Asker::User(1001));
+        let _none = questions.ask(question(tgid, Asker::User(1001)), Urgency::Hint);
     }
     let most = u32::try_from(MOST).unwrap_or(0);
     for tgid in 11..11 + most {
-        let dropped = questions.ask(question(tgid), Urgency::Held, FLOOD);
+        let dropped = questions.ask(question(tgid, FLOOD), Urgency::Held);
         let full = tgid > 10 + most - 3;
         assert_eq!(dropped, full.then_some(Urgency::Hint), "{tgid}");
     }
-    let dropped = questions.ask(question(5), Urgency::Held, Asker::Root(1));
+    let dropped = questions.ask(question(5, Asker::Root(1)), Urgency::Held);
     assert_eq!(dropped, Some(Urgency::Held));
-    let hint = questions.ask(question(6), Urgency::Hint, Asker::Root(2));
+    let hint = questions.ask(question(6, Asker::Root(2)), Urgency::Hint);
     assert_eq!(hint, Some(Urgency::Hint), "there is no room for a hint");
     let order = drain(&mut questions);
     assert_eq!((order.len(), questions.places.len()), (MOST, 0));
@@ -80,7 +81,7 @@ fn a_process_is_asked_about_once_and_as_soon_as_it_waits_it_is_urgent() {
     let mut questions = Questions::default();
     let asker = Asker::Root(1);
     let mut ask = |tgid, urgency| {
-        assert_eq!(questions.ask(question(tgid), urgency, asker), None);
+        assert_eq!(questions.ask(question(tgid, asker), urgency), None);
     };
     for tgid in [1, 2, 1, 3] {
         ask(tgid, Urgency::Hint);
@@ -92,10 +93,10 @@ fn a_process_is_asked_about_once_and_as_soon_as_it_waits_it_is_urgent() {
     ask(3, Urgency::Held);
     let moved = Question {
         cgroup: 9,
-        ..question(4)
+        ..question(4, asker)
     };
-    assert_eq!(questions.ask(moved, Urgency::Held, asker), None);
-    assert_eq!(questions.next(), Some(question(3)));
+    assert_eq!(questions.ask(moved, Urgency::Held), None);
+    assert_eq!(questions.next(), Some(question(3, asker)));
     assert_eq!(questions.next(), Some(moved), "as the kernel last saw it");
     assert_eq!(drain(&mut questions), [1, 2]);
     assert!(questions.hints.lengths.is_empty());

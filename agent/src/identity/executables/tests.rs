@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::identity::{
-    Subordinates,
+    Asker, Subordinates,
     fixture::{Running, TestCgroup, program, workloads},
     placement::specs,
 };
@@ -84,7 +84,7 @@ fn copy_is_not_the_approved_path_but_has_the_approved_digest() {
     let mut executables = executables(&[Selector::Exe(path.clone()), Selector::Sha256(digest)]);
     let running = run(&cgroup, &copy);
     let copy = key(&copy);
-    let _ = executables.judge_process(copy, running.tgid());
+    let _ = executables.judge_process(copy, running.tgid(), Asker::User(1));
     let facts = executables.facts(&copy).expect("judged");
     assert_eq!(
         facts,
@@ -98,7 +98,7 @@ fn copy_is_not_the_approved_path_but_has_the_approved_digest() {
     let _changed = executables.refresh();
     assert_eq!(executables.facts(&original), None, "nor does it now");
     let running = run(&cgroup, &path);
-    let _ = executables.judge_process(original, running.tgid());
+    let _ = executables.judge_process(original, running.tgid(), Asker::User(1));
     let facts = executables.facts(&original).expect("judged");
     assert_eq!(
         facts,
@@ -117,7 +117,7 @@ fn other_content_has_no_digest_of_a_selector() {
     program(&path);
     let mut executables = executables(&[Selector::Sha256([7; 32])]);
     let running = run(&cgroup, &path);
-    let _ = executables.judge_process(key(&path), running.tgid());
+    let _ = executables.judge_process(key(&path), running.tgid(), Asker::User(1));
     assert_eq!(executables.facts(&key(&path)), Some(Facts::default()));
 }
 
@@ -142,10 +142,18 @@ fn process_that_runs_something_else_is_not_judged() {
     let mut executables = executables(&[]);
     let running = run(&cgroup, &one);
     let tgid = running.tgid();
-    assert!(executables.judge_process(key(&two), tgid).is_empty());
+    assert!(
+        executables
+            .judge_process(key(&two), tgid, Asker::User(1))
+            .is_empty()
+    );
     assert_eq!(executables.facts(&key(&two)), None);
     drop(running);
-    assert!(executables.judge_process(key(&one), tgid).is_empty());
+    assert!(
+        executables
+            .judge_process(key(&one), tgid, Asker::User(1))
+            .is_empty()
+    );
     assert_eq!(executables.facts(&key(&one)), None);
 }
 

@@ -9,7 +9,7 @@ use ringfence_common::abi::{ExecutableKey, Identity, Owner};
 use ringfence_policy::model::{Identities, Workload};
 
 use super::{Groups, IdentityError, Placement, Resolver, Tables, group, specs, user};
-use crate::identity::{adopt, mounts::Mounts};
+use crate::identity::{Asker, adopt, mounts::Mounts};
 
 /// Who would be who.
 #[derive(Clone, Debug, Default)]
@@ -57,7 +57,7 @@ impl Resolver {
             if let Some(key) = key
                 && executables.facts(&key).is_none()
             {
-                let _ = executables.judge_process(key, *tgid);
+                let _ = executables.judge_process(key, *tgid, Asker::User(uid));
             }
             let _ = processes.insert(*tgid, (uid, key, groups));
         }

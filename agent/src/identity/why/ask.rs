@@ -239,11 +239,11 @@ impl Asked {
         let taken = Executable::of_process(live.tgid, &self.mounts).and_then(|(file, _)| {
             Hashing::new(file, live.tgid, self.hash_limit, &self.mounts)?
                 .map(Hashing::finish)
-                .transpose()
+                .map_or_else(|why| Ok(Err(why)), |sum| sum.map(Ok))
         });
         let text = match taken {
-            Ok(Some(sum)) => Ok(hex(&sum)),
-            Ok(None) => Err("none: too large, or on a file system that hides changes".to_owned()),
+            Ok(Ok(sum)) => Ok(hex(&sum)),
+            Ok(Err(why)) => Err(format!("none: {}", why.reason())),
             Err(error) => Err(format!("none: {error}")),
         };
         let _ = self.digests.insert(key, text.clone());
