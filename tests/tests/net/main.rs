@@ -13,6 +13,7 @@ mod cheat;
 mod cheat_digest;
 mod cheat_names;
 mod cheat_process;
+mod cheat_upgrade;
 mod configuration;
 mod container;
 mod controller;
