@@ -66,5 +66,6 @@ mod tied;
 mod udp;
 mod units;
 mod unseen;
+mod upgraded;
 mod user_unit;
 mod world;
