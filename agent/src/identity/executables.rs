@@ -13,7 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ffi::OsString,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -151,6 +151,11 @@ impl Executables {
             paths: self.named.get(key).cloned().unwrap_or_default(),
             digest: known.digest.filter(|digest| self.digests.contains(digest)),
         })
+    }
+
+    /// Whether the path of a selector leads to a file, as of the last [`Self::refresh`].
+    pub fn is_file(&self, path: &Path) -> bool {
+        self.paths.get(path).is_some_and(Option::is_some)
     }
 
     /// How many were dropped for lack of room, and whose.

@@ -18,6 +18,7 @@
 //! - Two equally specific workloads never decide by chance: [`IdentityError::Tie`] when workloads
 //!   are set, the identity `UNKNOWN` (never allowed) and a [`Tie`] where it comes up later.
 
+mod absent;
 pub mod adopt;
 mod below;
 mod classes;
@@ -57,6 +58,7 @@ mod model_tests;
 mod tests;
 
 pub(crate) use self::{mounts::fuzz as fuzz_mounts, scripts::fuzz as fuzz_script};
+pub use absent::absent;
 pub use containers::{ContainerAnswer, ContainerFacts, ContainerQuestion};
 pub use error::IdentityError;
 pub use executables::{Forgotten, HASH_LIMIT};

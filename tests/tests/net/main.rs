@@ -5,6 +5,7 @@
 
 mod common;
 
+mod absent;
 mod addresses;
 mod adopt;
 mod answered;
