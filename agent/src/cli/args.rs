@@ -44,7 +44,7 @@ pub(super) enum Command {
         #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
         config: PathBuf,
         /// Only check the configuration file, what it names on this host (cgroup-root, pin-dir, the
-        /// directories, the controller's certificates) and what the kernel offers
+        /// directories, the controller's certificates, sockets of container runtimes) and what the kernel offers
         #[arg(long)]
         check: bool,
     },
