@@ -42,6 +42,7 @@ pub mod root;
 mod scripts;
 mod spec;
 mod specificity;
+mod stable;
 mod subordinate;
 mod systemd;
 mod tables;
