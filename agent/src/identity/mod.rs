@@ -70,4 +70,4 @@ pub use scripts::scripts;
 pub use subordinate::Subordinates;
 pub use tables::Tables;
 pub use ties::{OnTie, Tie};
-pub use tree::DEEPEST;
+pub use tree::{DEEPEST, MOST_CGROUPS, MOST_DELEGATED};
