@@ -171,7 +171,7 @@ fn listening() -> listening::Look {
             omitted: 3,
             error: None,
         }),
-        inodes: Arc::default(),
+        owners: Arc::default(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Live processes, with what each is taken for.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
     pin::Pin,
     sync::Arc,
@@ -108,7 +108,7 @@ pub(super) async fn list(
     if let Some(unknown) = names.iter().find(|name| !moment.is_name(name)) {
         return Err(super::explain::unknown(&moment.view, "workload", unknown));
     }
-    let inodes = inodes(context).await;
+    let owners = owners(context).await;
     let walk = move || {
         let _place = place;
         let root = moment.root_id();
@@ -117,13 +117,16 @@ pub(super) async fn list(
         let found = all.iter().filter_map(|live| {
             let identity = identity_of(live, &moment.tables, root);
             let name = moment.name(identity);
-            if !names.is_empty() && !names.contains(&name) {
+            let (sockets, of_others) = open_sockets(live.tgid, identity, &owners, &moment);
+            let holds = |owner: &v1::SocketOwner| names.contains(&owner.workload);
+            if !names.is_empty() && !names.contains(&name) && !of_others.iter().any(holds) {
                 return None;
             }
             let workload = moment.workload(&name);
             let checks = workload.map(|workload| asked.checks(workload, live, Depth::AsJudged));
             let mut message = message(live, identity, name, &mut asked);
-            message.sockets = open_sockets(live.tgid, &inodes);
+            message.sockets = sockets;
+            message.sockets_of_others = of_others;
             message.selectors = checks.into_iter().flatten().map(Into::into).collect();
             Some(message)
         });
@@ -193,19 +196,42 @@ pub(super) async fn identities(
     }))
 }
 
-/// Inode numbers of all internet sockets; none while too many ask.
-pub(super) async fn inodes(context: &Context) -> Arc<HashSet<u64>> {
+/// Who owns each internet socket, by inode number; none while too many ask.
+pub(super) async fn owners(context: &Context) -> Arc<HashMap<u64, Identity>> {
     let look = context.endpoints.look().await;
-    look.map(|look| look.inodes).unwrap_or_default()
+    look.map(|look| look.owners).unwrap_or_default()
 }
 
-/// Internet sockets that a process has open.
-pub(super) fn open_sockets(tgid: u32, inodes: &HashSet<u64>) -> u32 {
-    let open: HashSet<u64> = sockets_of(tgid)
+/// Internet sockets that a process has open, and which of them are of whom besides the `identity` that it has itself.
+pub(super) fn open_sockets(
+    tgid: u32,
+    own: Identity,
+    owners: &HashMap<u64, Identity>,
+    moment: &Moment,
+) -> (u32, Vec<v1::SocketOwner>) {
+    let inodes = sockets_of(tgid).into_iter().map(|(_, inode)| inode);
+    let open: HashSet<u64> = inodes.collect();
+    let mut number = 0_u32;
+    let mut others: BTreeMap<Identity, u32> = BTreeMap::new();
+    for owner in open.iter().filter_map(|inode| owners.get(inode)) {
+        number += 1;
+        if is_told(*owner) && *owner != own {
+            *others.entry(*owner).or_default() += 1;
+        }
+    }
+    let others = others
         .into_iter()
-        .map(|(_, inode)| inode)
-        .collect();
-    u32::try_from(open.intersection(inodes).count()).unwrap_or(u32::MAX)
+        .map(|(identity, sockets)| v1::SocketOwner {
+            identity,
+            workload: moment.name(identity),
+            sockets,
+        });
+    (number, others.collect())
+}
+
+/// Whether that is somebody.
+fn is_told(owner: Identity) -> bool {
+    owner != identity::UNKNOWN && owner != identity::PENDING
 }
 
 /// Runs what may block, outside of the event loop.
@@ -261,6 +287,7 @@ pub(super) fn message(
         workload: name,
         network_namespace: live.netns,
         sockets: 0,
+        sockets_of_others: Vec::new(),
         selectors: Vec::new(),
     }
 }

@@ -10,7 +10,7 @@ use tonic::Status;
 use super::{
     Context,
     explain::Judge,
-    processes::{Moment, blocking, inodes, message, open_sockets, place},
+    processes::{Moment, blocking, message, open_sockets, owners, place},
 };
 use crate::identity::{
     live::Processes,
@@ -33,7 +33,7 @@ pub(super) async fn process(
     }
     let place = place(walks)?;
     let moment = Moment::of(context);
-    let inodes = inodes(context).await;
+    let owners = owners(context).await;
     let explain = move || {
         let _place = place;
         let live = Processes::new(&moment.root, &moment.tables)?.one(pid)?;
@@ -55,10 +55,13 @@ pub(super) async fn process(
             name,
             &mut Asked::new(moment.hash_limit),
         );
-        process.sockets = open_sockets(live.tgid, &inodes);
+        let (sockets, of_others) = open_sockets(live.tgid, why.identity, &owners, &moment);
+        process.sockets = sockets;
         let more = why.candidates.len().saturating_sub(CANDIDATES);
         let shown = why.candidates.into_iter().take(CANDIDATES);
         let mut notes = why.notes;
+        notes.extend(of_others.iter().map(of_another));
+        process.sockets_of_others = of_others;
         if live.tgid != pid {
             notes.insert(0, format!("{pid} is a thread of process {}", live.tgid));
         }
@@ -85,6 +88,21 @@ pub(super) async fn process(
         answer.flow = Some(flow(&judge, number, name, request)?);
     }
     Ok(answer)
+}
+
+/// What a socket of another owner means.
+fn of_another(owner: &v1::SocketOwner) -> String {
+    format!(
+        "of its sockets {} of {}, because who bound or connected them was of {} then; that stays so until they are closed \
+         (docs/ownership.md)",
+        if owner.sockets == 1 {
+            "1 is".to_owned()
+        } else {
+            format!("{} are", owner.sockets)
+        },
+        owner.workload,
+        owner.workload,
+    )
 }
 
 /// What would be decided about a flow from a party with this identity.

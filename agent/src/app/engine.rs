@@ -52,6 +52,8 @@ pub struct Engine {
     warnings: Vec<String>,
     /// What is so because of files of this host.
     scripts: Vec<String>,
+    /// Warnings that were logged last.
+    said: Vec<String>,
     /// What the identity maps hold.
     written: Option<Arc<Tables>>,
     source: PolicySource,
@@ -105,6 +107,7 @@ impl Engine {
             lint: Lint::default(),
             warnings: Vec::new(),
             scripts: Vec::new(),
+            said: Vec::new(),
             written: None,
             source: PolicySource::Files,
             in_force: false,
@@ -154,6 +157,7 @@ impl Engine {
         self.controller = controller;
         self.local = local;
         self.source = source;
+        self.say_warnings();
         Ok(())
     }
 
@@ -166,7 +170,20 @@ impl Engine {
             self.clock = Pair::read();
         }
         let candidate = self.check(self.controller.as_ref(), &self.local)?;
-        self.enforce(candidate, OnTie::Deny)
+        self.enforce(candidate, OnTie::Deny)?;
+        self.say_warnings();
+        Ok(())
+    }
+
+    /// Logs the warnings about the policy in force, unless they were all logged before.
+    fn say_warnings(&mut self) {
+        let warnings = self.warnings();
+        if self.said != warnings {
+            for warning in &warnings {
+                tracing::warn!(warning, "policy");
+            }
+            self.said = warnings;
+        }
     }
 
     /// Whether the policy must be compiled again now.
@@ -187,7 +204,8 @@ impl Engine {
     /// As [`Self::apply`].
     pub fn propose(&self, local: &[Document], tgids: &BTreeSet<u32>) -> Result<Proposal, String> {
         let candidate = self.check(self.controller.as_ref(), local)?;
-        let warnings = candidate.all_warnings();
+        let absent = identity::absent(&candidate.compilation.set, Some(local));
+        let warnings = [&*candidate.warnings, &*candidate.scripts, &absent].concat();
         let Compilation {
             set,
             identities,
@@ -403,7 +421,8 @@ impl Engine {
     /// What is valid in the policy in force but hardly meant.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        [&*self.warnings, &*self.scripts].concat()
+        let absent = self.resolver.absent(&self.compilation.set, &self.local);
+        [&*self.warnings, &*self.scripts, &absent].concat()
     }
 
     /// The policy in force.
@@ -433,12 +452,6 @@ impl Engine {
             compiled: Arc::clone(&self.compilation.compiled),
             cgroups: self.resolver.inventory().clone(),
         }
-    }
-}
-
-impl Candidate {
-    fn all_warnings(&self) -> Vec<String> {
-        [&*self.warnings, &*self.scripts].concat()
     }
 }
 

@@ -372,9 +372,6 @@ impl Task {
         all.extend(none);
         all.extend(self.engine.warnings());
         all.extend(ties);
-        all.extend(warnings::unknown_names(
-            self.engine.resolver().unknown_names(),
-        ));
         all.extend(containers);
         all.extend(crowd);
         all.extend(self.engine.bounds());

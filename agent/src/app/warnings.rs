@@ -126,28 +126,6 @@ fn unmatched(policy: &InForce<'_>) -> Vec<String> {
     warnings
 }
 
-/// Workloads that ask for users and groups which this host does not have.
-#[must_use]
-pub fn unknown_names<'a>(mut names: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
-    let mut warnings: Vec<String> = names
-        .by_ref()
-        .take(LINES)
-        .map(|(workload, what)| {
-            format!(
-                "workload {workload:?} asks for {what}, which this host does not have, so it matches no process; \
-                 correct `match` or add it, and reload the policy"
-            )
-        })
-        .collect();
-    let more = names.count();
-    if more > 0 {
-        warnings.push(format!(
-            "{more} more users and groups that workloads ask for are unknown on this host"
-        ));
-    }
-    warnings
-}
-
 /// That there is no policy, if so.
 #[must_use]
 pub fn no_policy(local: &[Document], directory: &Path, controller: Option<bool>) -> Option<String> {
@@ -341,25 +319,6 @@ mod tests {
             "{controllers}"
         );
         assert!(controllers.ends_with("w107, …"), "{controllers}");
-    }
-
-    #[test]
-    fn unknown_users_are_named_and_many_are_one_line() {
-        let name = |_| ("w", "user \"nobdy\"");
-        let found = unknown_names((0..LINES + 3).map(name));
-        assert_eq!(found.len(), LINES + 1);
-        assert!(
-            found
-                .iter()
-                .take(LINES)
-                .all(|it| it.contains("user \"nobdy\""))
-        );
-        assert!(
-            found
-                .last()
-                .is_some_and(|last| last.starts_with("3 more users"))
-        );
-        assert!(unknown_names((0..0).map(name)).is_empty());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf, str::FromStr};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use ringfence_proto::{limits, v1};
 
@@ -16,6 +16,10 @@ const EXIT_CODES: &str = "Exit codes:
   3  the agent can't be reached
   4  status: the host is not guarded, because programs are not attached
   5  policy apply --dry-run: the policy is valid, and would cut live flows or refuse listeners";
+
+const EXPLAIN: &str =
+    "ringfence explain --from <WHO> --to <WHO> --port <PORT> [--protocol <PROTOCOL>]
+       ringfence explain --pid <N> [--to <WHO> --port <PORT> [--protocol <PROTOCOL>]]";
 
 /// eBPF host microsegmentation: which program may talk to which, enforced by the kernel.
 #[derive(Debug, Parser)]
@@ -44,7 +48,7 @@ pub(super) enum Command {
         #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
         config: PathBuf,
         /// Only check the configuration file, what it names on this host (cgroup-root, pin-dir, the
-        /// directories, the controller's certificates) and what the kernel offers
+        /// directories, the controller's certificates, sockets of container runtimes) and what the kernel offers
         #[arg(long)]
         check: bool,
     },
@@ -58,7 +62,8 @@ pub(super) enum Command {
         args: ObserveArgs,
     },
     /// Tell what would be decided about a flow, and by which rule (exit code 1 if it is denied), or which
-    /// identity a process has and why
+    /// identity a live process has and why
+    #[command(override_usage = EXPLAIN)]
     Explain {
         #[command(flatten)]
         place: Place,
@@ -153,14 +158,14 @@ impl FromStr for Seconds {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum WorkloadCommand {
-    /// List workloads with their processes, sockets and listeners; one that is named, in full
+    /// List workloads with their live processes, sockets and listeners; one that is named, in full
     List {
         #[command(flatten)]
         place: Place,
-        /// Only this workload, in full, or what is of none: host, pending, unknown
+        /// Only this workload, in full; host, pending or unknown: the live processes that are of none
         #[arg(value_name = "NAME")]
         name: Option<String>,
-        /// The same
+        /// Another way to write NAME
         #[arg(long, value_name = "NAME", conflicts_with = "name")]
         workload: Option<String>,
     },
@@ -168,7 +173,7 @@ pub(super) enum WorkloadCommand {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum IdentityCommand {
-    /// List every identity, the reserved ones included, with its processes and cgroups
+    /// List every identity, the reserved ones included, with the number of its live processes and cgroups
     List(Place),
 }
 
@@ -196,25 +201,21 @@ pub(super) struct DetachArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("subject").args(["from", "pid"]).required(true)))]
 pub(super) struct ExplainArgs {
     /// Source: a workload, workload@address, a numeric address, or host, world, remote-host. Rules on addresses
     /// and the failsafe list count where the address is given
-    #[arg(long, value_name = "WHO", required_unless_present = "pid")]
+    #[arg(long, value_name = "WHO", requires_all = ["to", "port"])]
     pub(super) from: Option<String>,
-    /// A process of this host, by its number: which identity it has, and why. With --to and --port, what would be
+    /// A live process of this host, by its number: which identity it has, and why. With --to and --port, what would be
     /// decided about its flow besides
-    #[arg(long, value_name = "N", conflicts_with = "from", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) pid: Option<u32>,
     /// Destination, in the form of --from
-    #[arg(
-        long,
-        value_name = "WHO",
-        required_unless_present = "pid",
-        requires = "port"
-    )]
+    #[arg(long, value_name = "WHO", requires = "port")]
     pub(super) to: Option<String>,
     /// Destination port; for ICMP the type
-    #[arg(long, required_unless_present = "pid", requires = "to")]
+    #[arg(long, requires = "to")]
     pub(super) port: Option<u16>,
     /// tcp, udp, icmp, icmpv6 or a protocol number
     #[arg(long, default_value = "tcp")]

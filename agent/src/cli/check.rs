@@ -3,7 +3,7 @@
 //! Looks with the code of the start and changes nothing. What only a start can show is left to it: sockets
 //! that are in use, and whether the kernel takes the programs.
 
-use std::{io, path::Path};
+use std::{io, os::unix::fs::FileTypeExt as _, path::Path};
 
 use serde_json::json;
 
@@ -18,7 +18,8 @@ use crate::{
 /// Checks the configuration at `path`, everything it names and the kernel, and says what was checked.
 pub(super) fn run(path: &Path, output: &mut Output) -> Result<(), CliError> {
     let config = config::load(path).map_err(CliError::Config)?;
-    for warning in &config.warnings {
+    let warnings = warnings(&config);
+    for warning in &warnings {
         note(&format!("warning: {warning}"));
     }
     let features = features::probe();
@@ -46,7 +47,7 @@ pub(super) fn run(path: &Path, output: &mut Output) -> Result<(), CliError> {
         return output.json(&json!({
             "checked": checked,
             "features": features.collect::<Vec<_>>(),
-            "warnings": config.warnings,
+            "warnings": warnings,
         }));
     }
     for what in &checked {
@@ -59,6 +60,21 @@ pub(super) fn run(path: &Path, output: &mut Output) -> Result<(), CliError> {
         output.line(&format!("absent: {}: {}", feature.name, feature.note))?;
     }
     output.line("not checked: sockets that are in use, and whether the kernel takes the programs")
+}
+
+/// What would not stop the agent: what the configuration says itself, and runtimes that do not listen now.
+fn warnings(config: &Config) -> Vec<String> {
+    let is_socket = |path: &Path| path.metadata().is_ok_and(|it| it.file_type().is_socket());
+    let named = config.containers.named();
+    let absent = named.filter(|(_, path)| !is_socket(path)).map(|(kind, path)| {
+        format!(
+            "[containers] {}: {} is no socket now; start the runtime or correct the path: while it does not answer, what \
+             its containers do is held and then refused",
+            kind.name(),
+            path.display()
+        )
+    });
+    config.warnings.iter().cloned().chain(absent).collect()
 }
 
 /// What is in order.
@@ -134,4 +150,40 @@ fn unmakeable(directory: &Path) -> Option<String> {
     Some(format!(
         "{message}; name a directory that the agent may write to"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
+
+    use std::{fs, os::unix::net::UnixListener};
+
+    use super::*;
+
+    #[test]
+    fn a_runtime_that_is_named_and_does_not_listen_is_warned_of() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent.toml");
+        fs::write(
+            &path,
+            "[containers]\ndocker = [\"there.sock\", \"absent.sock\"]\ncri = [\"agent.toml\"]\n",
+        )
+        .unwrap();
+        let _listener = UnixListener::bind(directory.path().join("there.sock")).unwrap();
+        let config = config::load(&path).unwrap();
+        let mut found = warnings(&config);
+        found.retain(|warning| !config.warnings.contains(warning));
+        found.sort();
+        let [cri, docker] = found.as_slice() else {
+            panic!("{found:?}");
+        };
+        for (line, key, name) in [
+            (cri, "cri", "agent.toml"),
+            (docker, "docker", "absent.sock"),
+        ] {
+            let path = directory.path().join(name);
+            let expected = format!("[containers] {key}: {} is no socket now", path.display());
+            assert!(line.starts_with(&expected), "{line}");
+        }
+    }
 }

@@ -44,6 +44,10 @@ pub(super) async fn workloads(
     for process in &processes {
         let rows = by_workload.entry(&process.workload).or_default();
         rows.processes.push(process);
+        for owner in &process.sockets_of_others {
+            let rows = by_workload.entry(&owner.workload).or_default();
+            rows.holders.push(process);
+        }
     }
     for endpoint in &endpoints {
         let rows = by_workload.entry(&endpoint.workload).or_default();
@@ -58,9 +62,9 @@ pub(super) async fn workloads(
     let listed: Vec<(&v1::Workload, Rows<'_>)> = listed.collect();
     let format = output.format_or(Format::Table);
     if format == Format::Json {
-        let values = listed
-            .iter()
-            .map(|(workload, rows)| json::workload(workload, &rows.processes, &rows.listeners));
+        let values = listed.iter().map(|(workload, rows)| {
+            json::workload(workload, &rows.processes, &rows.holders, &rows.listeners)
+        });
         return output.json(&values.collect::<Value>());
     }
     match listed.as_slice() {
@@ -86,6 +90,8 @@ fn reserved(name: &str) -> Option<v1::Workload> {
 #[derive(Default)]
 struct Rows<'a> {
     processes: Vec<&'a v1::LiveProcess>,
+    /// Processes of others that hold sockets of it.
+    holders: Vec<&'a v1::LiveProcess>,
     listeners: Vec<&'a v1::Endpoint>,
 }
 
@@ -165,16 +171,20 @@ fn in_full(workload: &v1::Workload, rows: &Rows<'_>, output: &mut Output) -> Res
     }
     title("Processes", rows.processes.len(), output)?;
     if !rows.processes.is_empty() {
-        let header = [
-            "PID",
-            "COMMAND",
-            "EXECUTABLE",
-            "USER",
-            "CGROUP",
-            "SOCKETS",
-            "BECAUSE OF",
-        ];
         let processes = rows.processes.iter().map(|process| process_row(process));
+        output.table(&PROCESS, processes.collect())?;
+    }
+    if !rows.holders.is_empty() {
+        let what = "Processes of others that hold its sockets";
+        title(what, rows.holders.len(), output)?;
+        let [pid, command, executable, user, cgroup, sockets, _] = PROCESS;
+        let header = [pid, command, executable, user, cgroup, sockets, "IS NOW"];
+        let processes = rows.holders.iter().map(|process| {
+            let mut row = process_row(process);
+            let _because = row.pop();
+            row.push(words::clean(&process.workload));
+            row
+        });
         output.table(&header, processes.collect())?;
     }
     title("Listeners", rows.listeners.len(), output)?;
@@ -201,7 +211,7 @@ fn process_row(process: &v1::LiveProcess) -> Vec<String> {
         executable(process),
         user(process),
         words::clean(&process.cgroup),
-        process.sockets.to_string(),
+        sockets(process),
         words::clean(&because.collect::<Vec<_>>().join(", ")),
     ]
 }
@@ -214,6 +224,18 @@ pub(super) fn executable(process: &v1::LiveProcess) -> String {
     }
     let state = words::executable_state(process.executable_state);
     format!("{path} ({state})").trim_start().to_owned()
+}
+
+/// How many, and how many of them are of whom else.
+pub(super) fn sockets(process: &v1::LiveProcess) -> String {
+    let others = process.sockets_of_others.iter();
+    let others: Vec<String> = others
+        .map(|owner| format!("{} of {}", owner.sockets, words::clean(&owner.workload)))
+        .collect();
+    if others.is_empty() {
+        return process.sockets.to_string();
+    }
+    format!("{} ({})", process.sockets, others.join(", "))
 }
 
 /// The number, and the name if there is one.
@@ -250,6 +272,15 @@ pub(super) async fn identities(socket: &Path, output: &mut Output) -> Result<(),
     output.table(&header, rows.collect())
 }
 
+const PROCESS: [&str; 7] = [
+    "PID",
+    "COMMAND",
+    "EXECUTABLE",
+    "USER",
+    "CGROUP",
+    "SOCKETS",
+    "BECAUSE OF",
+];
 const ENDPOINT: [&str; 6] = [
     "WORKLOAD",
     "IDENTITY",

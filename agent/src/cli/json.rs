@@ -94,6 +94,7 @@ pub(super) fn change(change: &v1::PendingChange) -> Value {
 pub(super) fn workload(
     workload: &v1::Workload,
     processes: &[&v1::LiveProcess],
+    holders: &[&v1::LiveProcess],
     listeners: &[&v1::Endpoint],
 ) -> Value {
     json!({
@@ -106,6 +107,7 @@ pub(super) fn workload(
         "policies": workload.policies,
         "sockets": processes.iter().map(|process| u64::from(process.sockets)).sum::<u64>(),
         "processes": processes.iter().map(|process| live(process)).collect::<Vec<_>>(),
+        "holders": holders.iter().map(|process| live(process)).collect::<Vec<_>>(),
         "listeners": listeners.iter().map(|listener| endpoint(listener)).collect::<Vec<_>>(),
     })
 }
@@ -148,6 +150,11 @@ fn live(process: &v1::LiveProcess) -> Value {
         "workload": process.workload,
         "network_namespace": process.network_namespace,
         "sockets": process.sockets,
+        "sockets_of_others": process.sockets_of_others.iter().map(|owner| json!({
+            "identity": owner.identity,
+            "workload": owner.workload,
+            "sockets": owner.sockets,
+        })).collect::<Vec<_>>(),
         "selectors": process.selectors.iter().map(selector).collect::<Vec<_>>(),
     })
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use super::{CliError, args::Format, note, output::Output};
-use crate::identity::scripts;
+use crate::identity::{absent, scripts};
 
 /// Kernel time of the trial compilation: far from 0, so that times in the past can be told.
 const BOOT_NOW_NS: u64 = 1 << 60;
@@ -73,6 +73,7 @@ fn find(documents: &[Document]) -> Findings {
             .iter()
             .chain(&scripts(&set))
             .map(Diagnostic::to_string)
+            .chain(absent(&set, None))
             .collect(),
         summary: format!(
             "valid: {}, {}, {} in {}",

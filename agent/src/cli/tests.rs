@@ -43,6 +43,26 @@ impl Write for Written {
 }
 
 #[test]
+fn explain_without_a_subject_lists_its_forms() {
+    let told = |words: &[&str]| {
+        let words = ["ringfence", "explain"].iter().chain(words);
+        Cli::try_parse_from(words).unwrap_err().to_string()
+    };
+    for words in [&[][..], &["--to", "db", "--port", "1"]] {
+        let text = told(words);
+        for form in [
+            "explain --from <WHO> --to <WHO> --port <PORT>",
+            "explain --pid <N>",
+        ] {
+            assert!(text.contains(form), "{words:?}: {text}");
+        }
+    }
+    assert!(told(&["--from", "web"]).contains("--to <WHO>"));
+    let both = ["--from", "web", "--to", "db", "--port", "1", "--pid", "7"];
+    assert!(told(&both).contains("cannot be used with"));
+}
+
+#[test]
 fn options_are_consistent() {
     Cli::command().debug_assert();
     let help = Cli::command().render_long_help().to_string();

@@ -9,7 +9,7 @@ use super::{
     args::{ExplainArgs, Format},
     client,
     explain::{self, verdict},
-    inventory::{executable, user},
+    inventory::{executable, sockets, user},
     json,
     output::{Colour, Output, columns},
     words,
@@ -75,7 +75,7 @@ fn facts(
         ("", words::clean(&answer.executable_note)),
         ("User:", user(process)),
         ("Cgroup:", words::clean(&process.cgroup)),
-        ("Sockets:", process.sockets.to_string()),
+        ("Sockets:", sockets(process)),
     ];
     let shown = rows
         .into_iter()

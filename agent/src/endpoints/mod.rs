@@ -13,14 +13,15 @@ mod tests;
 mod unowned;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
 
 use ringfence_common::abi::{
     ExecutableKey, Identity,
-    identity::{PENDING, UNKNOWN, is_workload},
+    identity::{AGENT, PENDING, UNKNOWN, is_workload},
+    tuple::UDP,
 };
 use ringfence_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -74,8 +75,8 @@ pub struct Endpoints {
 pub struct Look {
     /// The endpoints.
     pub endpoints: Arc<Endpoints>,
-    /// Inode numbers of all internet sockets.
-    pub inodes: Arc<HashSet<u64>>,
+    /// Who owns each internet socket that has a descriptor, by inode number; `UNKNOWN` where that can't be told.
+    pub owners: Arc<HashMap<u64, Identity>>,
 }
 
 /// Access to the task.
@@ -185,13 +186,27 @@ impl Who<'_> {
 
     fn identity(&self, socket: &FoundSocket) -> Identity {
         match socket.owner {
-            Some(owner) if owner.identity != PENDING => owner.identity,
+            // What was read of a UDP socket may be older than the tables.
+            Some(owner)
+                if owner.identity == AGENT
+                    || (owner.identity != PENDING && socket.protocol != UDP) =>
+            {
+                owner.identity
+            }
             Some(owner) => {
                 let known = owner.executable != ExecutableKey::default();
                 let key = known.then_some(&owner.executable);
                 let groups = Groups::Noted(owner.class);
-                self.tables
-                    .resolve(owner.cgroup, self.root, key, owner.uid, &groups)
+                let found = self
+                    .tables
+                    .resolve(owner.cgroup, self.root, key, owner.uid, &groups);
+                let entry = self.tables.cgroups.get(&owner.cgroup);
+                let by_process = entry.is_none_or(|entry| entry.class != 0);
+                // As the kernel programs: who was found stays while the executable is forgotten, as when its file was replaced.
+                match found {
+                    PENDING if by_process => owner.identity,
+                    found => found,
+                }
             }
             // A cgroup that is not known may be outside of the guarded root.
             None if self.tables.cgroups.contains_key(&socket.cgroup) => self.tables.resolve(

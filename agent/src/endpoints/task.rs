@@ -1,7 +1,7 @@
 //! The task that looks at the sockets and publishes the endpoints.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -149,9 +149,15 @@ impl Task {
         {
             tracing::warn!(error, "the list of endpoints is not whole");
         }
+        let who = self.who(tables);
+        let owner = |socket: &FoundSocket| (socket.inode, who.identity(socket));
+        let owners = match scope {
+            Scope::Receiving => HashMap::new(),
+            Scope::All => sockets.iter().map(owner).collect(),
+        };
         let look = |endpoints| Look {
             endpoints,
-            inodes: Arc::new(sockets.iter().map(|socket| socket.inode).collect()),
+            owners: Arc::new(owners),
         };
         if *before == endpoints {
             return look(before);
@@ -173,15 +179,18 @@ impl Task {
             Some(self.root.path.join(path.trim_start_matches('/')))
         };
         self.unowned.fill(sockets, tables, &self.survey, place);
-        let who = Who {
-            tables,
-            root: self.root.id,
-            names: &self.names,
-        };
-        let mut endpoints = who.endpoints(sockets);
+        let mut endpoints = self.who(tables).endpoints(sockets);
         endpoints.error = unread.map(|(namespaces, error)| {
             format!("{namespaces} network namespaces can't be read: {error}")
         });
         endpoints
+    }
+
+    fn who<'a>(&'a self, tables: &'a Tables) -> Who<'a> {
+        Who {
+            tables,
+            root: self.root.id,
+            names: &self.names,
+        }
     }
 }

@@ -45,6 +45,13 @@ fn socket(owner: Option<(Identity, ExecutableKey)>) -> FoundSocket {
     }
 }
 
+fn datagram(socket: FoundSocket) -> FoundSocket {
+    FoundSocket {
+        protocol: UDP,
+        ..socket
+    }
+}
+
 fn tables() -> Tables {
     let entry = |identity, class| CgroupEntry {
         identity,
@@ -94,6 +101,26 @@ fn the_owner_decides_and_what_it_leaves_open_the_tables_do() {
         ),
         ("judged since", socket(Some((PENDING, KEY))), true),
         ("still pending", socket(Some((PENDING, other))), false),
+        (
+            "owned, its file replaced since",
+            socket(Some((WEB, other))),
+            true,
+        ),
+        (
+            "UDP, its file replaced since",
+            datagram(socket(Some((WEB, other)))),
+            true,
+        ),
+        (
+            "UDP, someone else since",
+            datagram(socket(Some((GONE, KEY)))),
+            true,
+        ),
+        (
+            "UDP of the agent",
+            datagram(socket(Some((AGENT, KEY)))),
+            false,
+        ),
         ("never seen, in a known cgroup", socket(None), true),
         (
             "never seen, where processes differ",

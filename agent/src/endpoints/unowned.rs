@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ringfence_common::abi::{Owner, identity::PENDING, tuple::UDP};
+use ringfence_common::abi::{Owner, tuple::UDP};
 
 use crate::{
     datapath::survey::{FoundSocket, Survey},
@@ -32,8 +32,8 @@ struct Known {
 }
 
 impl Unowned {
-    /// Gives the sockets that need one an owner, whose identity is for the tables to say: it may have
-    /// changed since. `place` is the directory of a cgroup.
+    /// Gives the sockets that need one an owner, as the storage had it when they were found. `place` is the directory of a
+    /// cgroup.
     pub fn fill(
         &mut self,
         sockets: &mut [FoundSocket],
@@ -68,11 +68,7 @@ impl Unowned {
             self.search(place(cgroup), sockets, survey);
         }
         for socket in sockets.iter_mut().filter(|socket| needs(socket)) {
-            let owner = self.0.get(&socket.cookie).and_then(|known| known.owner);
-            socket.owner = owner.map(|owner| Owner {
-                identity: PENDING,
-                ..owner
-            });
+            socket.owner = self.0.get(&socket.cookie).and_then(|known| known.owner);
         }
     }
 

@@ -1,14 +1,16 @@
 //! Numbers for sets that the kernel compares: a class number follows from what the class means.
 //!
-//! So it is the same whatever the order in which classes come up and after a restart, and the maps
+//! So it is the same whatever the order in which classes come up and after a restart or an upgrade, and the maps
 //! never hold a number whose meaning is changing while they are being written.
 
 use std::{
     collections::HashMap,
-    hash::{DefaultHasher, Hash, Hasher},
+    hash::{Hash, Hasher as _},
 };
 
 use ringfence_common::abi::executable::{GROUPED, MEMBER};
+
+use super::stable::Stable;
 
 /// Which numbers a class may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +61,7 @@ impl<M: Clone + Eq + Hash> Classes<M> {
         if let Some(number) = self.numbers.get(meaning) {
             return (*number, false);
         }
-        let mut hasher = DefaultHasher::new();
+        let mut hasher = Stable::new();
         meaning.hash(&mut hasher);
         let [a, b, c, d, ..] = hasher.finish().to_le_bytes();
         let mut number = form.fit(u32::from_le_bytes([a, b, c, d]));

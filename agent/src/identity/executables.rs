@@ -162,6 +162,11 @@ impl Executables {
         })
     }
 
+    /// Whether the path of a selector leads to a file, as of the last [`Self::refresh`].
+    pub fn is_file(&self, path: &Path) -> bool {
+        self.paths.get(path).is_some_and(Option::is_some)
+    }
+
     /// How many were dropped for lack of room, and whose.
     pub fn forgotten(&self) -> Forgotten {
         self.forgotten

@@ -18,6 +18,7 @@
 //! - Two equally specific workloads never decide by chance: [`IdentityError::Tie`] when workloads
 //!   are set, the identity `UNKNOWN` (never allowed) and a [`Tie`] where it comes up later.
 
+mod absent;
 pub mod adopt;
 mod asker;
 mod below;
@@ -43,6 +44,7 @@ mod scripts;
 mod seldom;
 mod spec;
 mod specificity;
+mod stable;
 mod subordinate;
 mod systemd;
 mod tables;
@@ -59,6 +61,7 @@ mod model_tests;
 mod tests;
 
 pub(crate) use self::{mounts::fuzz as fuzz_mounts, scripts::fuzz as fuzz_script};
+pub use absent::absent;
 pub use asker::Asker;
 pub use containers::{ContainerAnswer, ContainerFacts, ContainerQuestion};
 pub use error::IdentityError;
@@ -70,4 +73,4 @@ pub use scripts::scripts;
 pub use subordinate::Subordinates;
 pub use tables::Tables;
 pub use ties::{OnTie, Tie};
-pub use tree::DEEPEST;
+pub use tree::{DEEPEST, MOST_CGROUPS, MOST_DELEGATED};

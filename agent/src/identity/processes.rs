@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    hash::{DefaultHasher, Hash, Hasher},
+    hash::{Hash, Hasher as _},
     path::PathBuf,
     sync::Arc,
 };
@@ -21,6 +21,7 @@ use super::{
     matching::Candidates,
     spec::Spec,
     specificity::{Condition, Place, Specificity},
+    stable::Stable,
     ties::Ties,
 };
 
@@ -89,7 +90,7 @@ impl Processes {
             .collect();
         let (index, meaning) = processes.index(&everywhere, specs);
         processes.check(index.all(), specs, ties);
-        let mut hasher = DefaultHasher::new();
+        let mut hasher = Stable::new();
         meaning.hash(&mut hasher);
         processes.everywhere_hash = hasher.finish();
         processes.everywhere = index;

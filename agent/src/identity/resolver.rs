@@ -301,12 +301,15 @@ impl Resolver {
         self.placement.crowd()
     }
 
-    /// Workloads that match nobody, with each user or group that this host does not know.
-    pub fn unknown_names(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.placement.specs().iter().flat_map(|spec| {
-            let unknown = spec.unknown.iter();
-            unknown.map(|what| (spec.name.as_str(), what.as_str()))
-        })
+    /// Selectors of users and groups that this host did not know when the workloads were set.
+    pub(super) fn unknown_names(&self) -> impl Iterator<Item = &str> {
+        let specs = self.placement.specs().iter();
+        specs.flat_map(|spec| spec.unknown.iter().map(String::as_str))
+    }
+
+    /// Whether the path of an `exe` selector leads to a file.
+    pub(super) fn is_file(&self, path: &Path) -> bool {
+        self.executables.is_file(path)
     }
 
     /// Executables that were forgotten for lack of room.

@@ -32,7 +32,7 @@ pub(super) struct Spec {
     pub user_slices: Vec<String>,
     /// What the runtime must say of the container.
     pub container: ContainerFacts,
-    /// Users and groups that this host does not know, in words: nobody matches.
+    /// Selectors of users and groups that this host does not know, as they are shown: nobody matches.
     pub unknown: Vec<String>,
 }
 
@@ -78,7 +78,7 @@ impl Spec {
                 Selector::User(name) => {
                     let uid = user(name);
                     if uid.is_none() {
-                        spec.unknown.push(format!("user {name:?}"));
+                        spec.unknown.push(selector.to_string());
                     }
                     spec.only(uid);
                 }
@@ -86,7 +86,7 @@ impl Spec {
                 Selector::Group(name) => {
                     let gid = group(name);
                     if gid.is_none() {
-                        spec.unknown.push(format!("group {name:?}"));
+                        spec.unknown.push(selector.to_string());
                     }
                     spec.within(gid);
                 }

@@ -30,6 +30,7 @@ use nix::{
 };
 use ringfence_common::abi::cgroup::MAX_LEVEL;
 
+pub use self::room::{MOST as MOST_CGROUPS, MOST_DELEGATED};
 use self::{
     directory::{flags, list, names},
     room::Room,

@@ -19,7 +19,7 @@ pub use ask::{Asked, Depth, SelectorCheck};
 
 use super::{
     Crowd, Tables, groups,
-    live::Live,
+    live::{Live, ProgramState},
     matching::Matcher,
     names,
     spec::Spec,
@@ -106,7 +106,13 @@ pub fn explain(
         .flatten();
     let reason = match crowd {
         Some(crowd) => format!("{crowd}: none of them may be believed there"),
-        None => reason(identity, &matching, live, tables),
+        None => reason(
+            identity,
+            &matching,
+            live,
+            tables,
+            first.map_or("host", |first| &first.name),
+        ),
     };
     Why {
         identity,
@@ -174,7 +180,14 @@ fn crowd(live: &Live, workloads: &[Arc<Workload>], identities: &Identities) -> O
     })
 }
 
-fn reason(identity: Identity, matching: &[Candidate], live: &Live, tables: &Tables) -> String {
+/// `expected` is who it is by the selectors.
+fn reason(
+    identity: Identity,
+    matching: &[Candidate],
+    live: &Live,
+    tables: &Tables,
+    expected: &str,
+) -> String {
     let known = tables.cgroups.get(&live.cgroup_id);
     match (identity, matching.len(), known) {
         (AGENT, _, _) => "it is the agent itself, which no policy concerns".to_owned(),
@@ -186,8 +199,15 @@ fn reason(identity: Identity, matching: &[Candidate], live: &Live, tables: &Tabl
             "its cgroup is not known to the agent yet, and a workload may be meant: what it sends is held".to_owned()
         }
         (PENDING, _, Some(_)) => {
-            "its executable has not been judged yet, and workloads are told apart by it here: what it sends is held"
-                .to_owned()
+            let why = if live.program.state == ProgramState::Deleted {
+                "the file that it runs was replaced or removed since it was started, and has not been judged anew"
+            } else {
+                "its executable has not been judged yet, and workloads are told apart by it here"
+            };
+            format!(
+                "{why}: what a new socket of it sends is held until it is judged, which that brings about; by the \
+                 selectors it will be {expected}"
+            )
         }
         (HOST, 0, _) => "no workload matches".to_owned(),
         (HOST, _, _) => "the kernel was told of no workload that matches".to_owned(),
@@ -223,6 +243,11 @@ fn executable(live: &Live, tables: &Tables) -> String {
     match tables.executables.get(&key) {
         Some(0) => "judged: no selector names it".to_owned(),
         Some(_) => "judged: selectors name it".to_owned(),
+        None if live.program.state == ProgramState::Deleted => {
+            "not judged since it was replaced or removed: that happens when the process next uses the network; restart the \
+             process to run the file that is at the path now"
+                .to_owned()
+        }
         None => "not judged: that happens when it is started or first uses the network; if it stays so, the agent \
                  does not find the file that the kernel sees (docs/identity.md, Limits)"
             .to_owned(),

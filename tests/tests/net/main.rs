@@ -5,6 +5,7 @@
 
 mod common;
 
+mod absent;
 mod addresses;
 mod adopt;
 mod answered;
@@ -13,6 +14,7 @@ mod cheat;
 mod cheat_digest;
 mod cheat_names;
 mod cheat_process;
+mod cheat_upgrade;
 mod configuration;
 mod container;
 mod controller;
@@ -65,5 +67,6 @@ mod tied;
 mod udp;
 mod units;
 mod unseen;
+mod upgraded;
 mod user_unit;
 mod world;

@@ -252,7 +252,7 @@ fn what_is_hardly_meant_is_a_warning_of_the_status() {
         let _child = sandbox.cgroup("web/child");
         until("it has one now", || !warned("\"below\" matches no cgroup"));
         assert!(warned(
-            "\"misspelt\" asks for user \"nobdy\", which this host does not have"
+            "\"misspelt\" asks for user = nobdy, which this host does not have"
         ));
         assert!(!warned("equally closely"));
         let _both = sandbox.cgroup("abz");

@@ -1,9 +1,11 @@
 //! What found no room within the bounds of what is kept, counted and in words.
 
+use std::path::Path;
+
 use super::Engine;
 use crate::{
     datapath::local_addresses,
-    identity::{DEEPEST, Forgotten},
+    identity::{DEEPEST, Forgotten, MOST_CGROUPS, MOST_DELEGATED},
     metrics::LeftOut,
 };
 
@@ -55,14 +57,7 @@ impl Engine {
     pub fn bounds(&self) -> Vec<String> {
         let forgotten = forgotten(self.resolver.forgotten());
         let (_, crowded) = self.resolver.left_out();
-        let cgroups = crowded.map(|path| {
-            format!(
-                "there are too many cgroups below {}, or some more than {DEEPEST} levels below the guarded root: they are not \
-                 followed, and what runs in them is whom their names stand for, or pending and refused; find out who \
-                 makes them",
-                path.display()
-            )
-        });
+        let cgroups = crowded.map(too_many_cgroups);
         let addresses = (self.addresses.left_out > 0).then(|| {
             let whose = self.addresses.owner.map_or_else(
                 || "this host".to_owned(),
@@ -83,6 +78,19 @@ impl Engine {
     }
 }
 
+fn too_many_cgroups(place: &Path) -> String {
+    let most = if place == Path::new("/") {
+        MOST_CGROUPS
+    } else {
+        MOST_DELEGATED
+    };
+    format!(
+        "there are too many cgroups below {} ({most} at most are followed), or some more than {DEEPEST} levels below the \
+         guarded root: those beyond are not followed, and what runs in them is whom their names stand for, or pending and refused; find out who makes them",
+        place.display()
+    )
+}
+
 fn forgotten(forgotten: Forgotten) -> Option<String> {
     let owner = forgotten.owner?;
     Some(format!(
@@ -90,4 +98,20 @@ fn forgotten(forgotten: Forgotten) -> Option<String> {
          used; most were files of user {owner}",
         forgotten.number
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_that_was_reached_is_named() {
+        for (place, expected) in [
+            ("/", "cgroups below / (98304 at most"),
+            ("/u", "cgroups below /u (8192 at most"),
+        ] {
+            let text = too_many_cgroups(Path::new(place));
+            assert!(text.contains(expected), "{text}");
+        }
+    }
 }

@@ -34,12 +34,6 @@ impl Engine {
             return Err(error);
         }
         self.in_force = true;
-        let warnings = new.all_warnings();
-        if self.warnings() != warnings {
-            for warning in warnings {
-                tracing::warn!(warning, "policy");
-            }
-        }
         self.parsed = new.parsed;
         self.compilation = new.compilation;
         self.lint = new.lint;

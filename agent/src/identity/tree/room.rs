@@ -13,9 +13,9 @@ use super::{DEEPEST, Tree, directory::is_parent};
 use crate::identity::containers::container_of;
 
 /// All: three quarters of what the map holds, so that those which are new have room before others go.
-const MOST: usize = 98_304;
+pub const MOST: usize = 98_304;
 /// Below one cgroup that was handed to a user, or is a container's.
-const MOST_DELEGATED: usize = 8_192;
+pub const MOST_DELEGATED: usize = 8_192;
 
 /// Counts cgroups.
 #[derive(Debug)]

@@ -282,6 +282,13 @@ fn every_state_of_a_process_has_its_reason() {
         },
         ..sh.clone()
     };
+    let replaced = Live {
+        program: Program {
+            state: ProgramState::Deleted,
+            ..sh.program.clone()
+        },
+        ..sh.clone()
+    };
     let unknown_cgroup = Live {
         cgroup_id: 99,
         ..sh.clone()
@@ -321,6 +328,14 @@ fn every_state_of_a_process_has_its_reason() {
             tables(entry(HOST, 4)),
             PENDING,
             "has not been judged yet",
+            0,
+        ),
+        (
+            &replaced,
+            tables(entry(HOST, 4)),
+            PENDING,
+            "replaced or removed since it was started, and has not been judged anew: what a new socket of it sends is \
+             held until it is judged, which that brings about; by the selectors it will be unit",
             0,
         ),
         (&sh, tables(entry(UNKNOWN, 0)), UNKNOWN, "are tied", 0),
