@@ -46,6 +46,7 @@ mod ownership_adopted;
 mod ownership_kept;
 mod ownership_listener;
 mod ownership_stage;
+mod ownership_uring;
 mod podman;
 mod policy_dir;
 mod privileges;
