@@ -11,6 +11,7 @@ mod answered;
 mod apply;
 mod cheat;
 mod cheat_digest;
+mod cheat_memory;
 mod cheat_names;
 mod cheat_process;
 mod configuration;
