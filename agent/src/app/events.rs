@@ -171,10 +171,7 @@ impl Reader {
 
     fn handle(&mut self, event: &Event, now: &Moment) {
         if let Some((question, urgency)) = Question::of(event) {
-            let asker = match event.owner.uid {
-                0 => Asker::Root(event.owner.cgroup),
-                uid => Asker::User(self.subordinates.holder(uid)),
-            };
+            let asker = Asker::of(&event.owner, &self.subordinates);
             if let Some(dropped) = self.questions.ask(question, urgency, asker) {
                 self.metrics.question_dropped(dropped.name());
             }

@@ -12,7 +12,9 @@ use std::{
     ops::Bound,
 };
 
-use ringfence_common::abi::{Event, ExecutableKey, event};
+use ringfence_common::abi::{Event, ExecutableKey, Owner, event};
+
+use crate::identity::Subordinates;
 
 #[cfg(test)]
 mod tests;
@@ -61,6 +63,17 @@ pub enum Asker {
     User(u32),
     /// Cgroup of a process of root.
     Root(u64),
+}
+
+impl Asker {
+    /// Whose a question about this process is.
+    #[must_use]
+    pub fn of(owner: &Owner, subordinates: &Subordinates) -> Self {
+        match owner.uid {
+            0 => Self::Root(owner.cgroup),
+            uid => Self::User(subordinates.holder(uid)),
+        }
+    }
 }
 
 /// All questions that wait.
