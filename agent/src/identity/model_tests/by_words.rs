@@ -234,7 +234,9 @@ fn key(selectors: &[Selector], path: &str, facts: &Facts, uid: u32, gids: &[u32]
                 takes_hold.is_some()
             }
             Selector::SystemdUnit(name) | Selector::SystemdSlice(name) => {
-                let above = parts.iter().take_while(|part| part.ends_with(".slice"));
+                let above = parts
+                    .iter()
+                    .take_while(|part| part.strip_suffix(".slice").is_some());
                 let above = above.count();
                 let is_unit = matches!(selector, Selector::SystemdUnit(_));
                 let among = if is_unit { above..above + 1 } else { 0..above };
