@@ -7,6 +7,9 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
 
+use io_uring::IoUring;
+use nix::libc;
+
 use crate::Sandbox;
 
 /// Where `cargo xtask test` reads which tests were skipped.
@@ -27,6 +30,24 @@ pub fn scene(name: &str, play: impl FnOnce(&Sandbox)) {
         resume_unwind(panic);
     }
     assert!(left.is_empty(), "left behind: {left:?}");
+}
+
+/// [`scene`] where the kernel has `io_uring` (it may be left out, or turned off by `kernel.io_uring_disabled`); elsewhere the test
+/// is counted as skipped.
+#[track_caller]
+pub fn with_io_uring(name: &str, play: impl FnOnce(&Sandbox)) {
+    if is_root()
+        && let Err(error) = IoUring::new(4)
+    {
+        let known = [libc::ENOSYS, libc::EPERM];
+        assert!(
+            error.raw_os_error().is_some_and(|it| known.contains(&it)),
+            "io_uring: {error}"
+        );
+        skip(&format!("needs io_uring: {error}"));
+        return;
+    }
+    scene(name, play);
 }
 
 /// Whether this process is root.

@@ -1,9 +1,8 @@
 //! Matching, specificity and the process table without a kernel.
 #![expect(clippy::expect_used, reason = "a panic fails the test")]
 
-use std::{collections::BTreeSet, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, time::Instant};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, time::Instant};
 
-use proptest::{collection::vec, prelude::*, sample::select};
 use ringfence_common::abi::{
     CgroupEntry, Identity,
     cgroup::{CONTAINERS, NAMED, OTHERS},
@@ -12,13 +11,14 @@ use ringfence_common::abi::{
 };
 use ringfence_policy::model::Selector;
 
+mod by_words;
+
 use super::{
     containers::{ContainerAnswer, Containers},
     fixture::{cgroup, container, slice, unit, user_slice, user_unit, workloads},
     groups::Groups,
     placement::{Placement, specs},
     processes::Facts,
-    specificity::Specificity,
     tables::find,
 };
 
@@ -495,113 +495,4 @@ fn class_numbers_do_not_depend_on_the_order_of_discovery() {
     let named = facts("/bin/b", None);
     assert_eq!(one.executable(&named), two.executable(&named));
     assert_eq!(one.processes(), two.processes());
-}
-
-fn selectors() -> impl Strategy<Value = Vec<Selector>> {
-    let place = prop_oneof![
-        select(vec!["/a", "/a/b", "/*", "/a/*", "/**/b", "/a/b*", "/c"])
-            .prop_map(|g| vec![cgroup(g)]),
-        select(vec!["s.slice", "s-t.slice"]).prop_map(|name| vec![slice(name)]),
-        Just(vec![unit("u.service")]),
-        Just(vec![]),
-    ];
-    let exe = prop::option::of(select(vec!["/x", "/y"]));
-    let digest = prop::option::weighted(0.3, 1u8..3);
-    let uid = prop::option::of(0u32..3);
-    let gids = vec(0u32..3, 0..3);
-    let name = prop::option::weighted(0.3, select(vec!["n", "other"]));
-    let namespace = prop::option::weighted(0.2, Just("s"));
-    (place, exe, digest, uid, gids, name, namespace)
-        .prop_map(|(mut all, exe, digest, uid, gids, name, namespace)| {
-            all.extend(name.map(|name| container("container.name", name)));
-            all.extend(namespace.map(|name| container("k8s.namespace", name)));
-            all.extend(exe.map(|path| Selector::Exe(path.into())));
-            all.extend(digest.map(|byte| Selector::Sha256([byte; 32])));
-            all.extend(uid.map(Selector::Uid));
-            all.extend(gids.into_iter().map(Selector::Gid));
-            all
-        })
-        .prop_filter("a workload has selectors", |all| !all.is_empty())
-}
-
-const NAMES: [&str; 6] = ["w0", "w1", "w2", "w3", "w4", "w5"];
-const PATHS: [&str; 10] = [
-    "/",
-    CONTAINER,
-    "/a",
-    "/a/b",
-    "/a/bc",
-    "/a/x/b",
-    "/c",
-    "/s.slice",
-    "/s.slice/s-t.slice/u.service",
-    "/u.service/a",
-];
-
-proptest! {
-    #[test]
-    fn tables_say_what_comparing_all_workloads_says(
-        list in vec(selectors(), 1..6),
-        paths in vec(select(PATHS.to_vec()), 1..4),
-        exes in vec((select(vec!["", "/x", "/y"]), prop::option::of(1u8..4)), 1..4),
-        memberships in vec(vec(0u32..4, 0..4), 1..4),
-    ) {
-        let list: Vec<_> = NAMES.into_iter().zip(list.iter().map(Vec::as_slice)).collect();
-        let mut placement = placement(&list);
-        for path in paths {
-            for (exe, digest) in &exes {
-                let facts = facts(exe, *digest);
-                for (uid, gids) in (0..4).flat_map(|uid| memberships.iter().map(move |it| (uid, it))) {
-                    let found = look_up_in(&mut placement, path, &facts, uid, gids);
-                    let expected = by_comparison(&placement, &list, path, &facts, uid, gids);
-                    prop_assert_eq!(found, expected, "{} {:?} {} {:?}", path, facts, uid, gids);
-                }
-            }
-        }
-    }
-}
-
-/// The rule of the documentation, without classes and tables.
-fn by_comparison(
-    placement: &Placement,
-    list: &[(&str, &[Selector])],
-    path: &str,
-    facts: &Facts,
-    uid: u32,
-    gids: &[u32],
-) -> Identity {
-    let mut matching: Vec<(Specificity, Identity)> = Vec::new();
-    for (workload, (_, selectors)) in list.iter().enumerate() {
-        let spec = placement.specs().get(workload).expect("spec");
-        let holds = |selector: &Selector| match selector {
-            Selector::Exe(path) => facts.paths.contains(path),
-            Selector::Sha256(digest) => facts.digest == Some(*digest),
-            Selector::Uid(asked) => uid == *asked,
-            Selector::Gid(asked) => gids.contains(asked),
-            Selector::User(_) | Selector::Group(_) => false,
-            Selector::Cgroup(_)
-            | Selector::SystemdUnit(_)
-            | Selector::SystemdSlice(_)
-            | Selector::SystemdUserUnit(_)
-            | Selector::SystemdUserSlice(_)
-            | Selector::Container { .. } => true,
-        };
-        if let Some(place) = placement.place(workload, Path::new(path), &containers())
-            && selectors.iter().all(holds)
-        {
-            matching.push((Specificity::new(&spec.condition, place), spec.identity));
-        }
-    }
-    let Some(most) = matching.iter().map(|(specificity, _)| *specificity).max() else {
-        return HOST;
-    };
-    let winners: BTreeSet<Identity> = matching
-        .iter()
-        .filter(|(specificity, _)| *specificity == most)
-        .map(|(_, identity)| *identity)
-        .collect();
-    match winners.first() {
-        Some(winner) if winners.len() == 1 => *winner,
-        _ => UNKNOWN,
-    }
 }

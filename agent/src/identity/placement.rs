@@ -243,24 +243,6 @@ impl Placement {
             .executable(facts, &self.specs, &mut self.ties)
     }
 
-    /// Place at which a workload matches a cgroup path.
-    #[cfg(test)]
-    pub fn place(
-        &self,
-        workload: usize,
-        path: &Path,
-        containers: &Containers,
-    ) -> Option<super::specificity::Place> {
-        if self.specs.get(workload)?.is_everywhere() {
-            return Some(super::specificity::Place::default());
-        }
-        let candidates = self.matcher.candidates(path, container(path, containers));
-        let found = candidates
-            .iter()
-            .find(|(candidate, _)| *candidate == workload)?;
-        Some(found.1)
-    }
-
     /// Numbers of the workloads that have cgroup selectors, all of which match a cgroup of the tree.
     pub fn members(
         &self,

@@ -1,58 +1,18 @@
 //! docs/threat-model.md names tests that are there, and every attempt of this program has a row.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs};
 
+use crate::named::{functions, root, rows, tests_of};
+
+/// Files of this program without attempts.
+const PAGES: [&str; 3] = ["threat_model.rs", "ownership.rs", "named.rs"];
 const PAGE: &str = include_str!("../../../docs/threat-model.md");
-
-/// A test: its file from the top of the tree, and its function.
-type Test = (String, String);
-
-/// The tests that the last cell of a row names.
-fn tests_of(row: &str) -> impl Iterator<Item = Test> {
-    let cell = row.trim_end_matches([' ', '|']).rsplit('|').next();
-    let words = cell.unwrap_or_default().split('`').skip(1).step_by(2);
-    words.filter_map(|word| {
-        let (file, function) = word.split_once("::")?;
-        let of_root = ["bypass/", "net/", "faults/"]
-            .iter()
-            .any(|it| file.starts_with(it));
-        let path = if of_root {
-            format!("tests/tests/{file}.rs")
-        } else {
-            file.to_owned()
-        };
-        Some((path, function.to_owned()))
-    })
-}
-
-/// The test functions of a source file.
-fn functions(path: &Path) -> Vec<String> {
-    let text =
-        fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let mut found = Vec::new();
-    let mut is_test = false;
-    for line in text.lines().map(str::trim) {
-        if line == "#[test]" {
-            is_test = true;
-        } else if let Some(rest) = line.strip_prefix("fn ")
-            && std::mem::take(&mut is_test)
-        {
-            found.push(rest.split('(').next().unwrap().to_owned());
-        }
-    }
-    found
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
 
 #[test]
 fn every_row_of_the_threat_model_has_its_test() {
     let (_, attempts) = PAGE.split_once("## The attempts").unwrap();
     let (attempts, _) = attempts.split_once("## Out of reach").unwrap();
-    let is_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| attempt |");
-    let rows: Vec<_> = attempts.lines().filter(is_row).collect();
+    let rows = rows(attempts);
     assert!(rows.len() > 40, "{} rows", rows.len());
     let mut named = BTreeSet::new();
     for row in rows {
@@ -67,7 +27,7 @@ fn every_row_of_the_threat_model_has_its_test() {
     for entry in fs::read_dir(root().join("tests/tests/bypass")).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if name == "threat_model.rs" {
+        if PAGES.contains(&name.as_str()) {
             continue;
         }
         for function in functions(&path) {
@@ -78,15 +38,4 @@ fn every_row_of_the_threat_model_has_its_test() {
             );
         }
     }
-}
-
-#[test]
-fn a_row_is_read_as_it_is_written() {
-    let row = "| to `::1` | `bind` | `net/tcp::one`, `policy/src/a.rs::two` |";
-    let expected = [
-        ("tests/tests/net/tcp.rs", "one"),
-        ("policy/src/a.rs", "two"),
-    ];
-    let expected = expected.map(|(file, function)| (file.to_owned(), function.to_owned()));
-    assert_eq!(tests_of(row).collect::<Vec<_>>(), expected);
 }

@@ -7,7 +7,10 @@ use ringfence_tests::{
     scene,
 };
 
-use crate::common::{assert_refused, three_tiers};
+use crate::{
+    common::{assert_refused, three_tiers},
+    ownership_stage::assert_one,
+};
 
 const AT_DB: &str = "127.0.0.1:5432";
 
@@ -67,12 +70,17 @@ fn a_process_in_a_user_namespace_is_adopted_by_what_it_runs() {
             "--user",
             "--map-root-user",
             &program,
-            "hold",
-            AT_DB,
+            "puppet",
         ];
         let mut held = caller.start(&unshared);
-        let _connected = held.line().expect_ok("a connection to hold");
-        let _passed = held.line().expect_ok("a first message");
+        let _ready = held.line().expect_ok("a puppet");
+        for step in [
+            "socket tcp 10",
+            &format!("connect 10 {AT_DB}"),
+            "exchange 10",
+        ] {
+            let _ = held.ask(step).expect_ok(step);
+        }
         let other = sandbox.actor("other").in_cgroup(sandbox, "caller");
         let forbidden = other.hold(AT_DB);
         let text = workload("caller", &format!("exe = \"{program}\""))
@@ -82,7 +90,16 @@ fn a_process_in_a_user_namespace_is_adopted_by_what_it_runs() {
         let agent = Agent::start(sandbox, &text);
         let cut = forbidden.last();
         assert!(!cut.ok(), "{cut:?}");
-        assert!(held.is_alive(), "taken for somebody else");
+        let _ = held.ask("exchange 10").expect_ok("who it is is allowed");
         agent.assert_counters();
+        // What is cut is its own flow, by its own rule.
+        agent.set_policy(&text.replace("5432/tcp", "5433/tcp"));
+        until("the flow is cut", || !held.ask("exchange 10").ok());
+        let by = format!(
+            " revoked by {}",
+            caller.by(held.pid()).trim_start_matches("by ")
+        );
+        let start = format!("deny egress tcp caller -> host {AT_DB} deny default-deny");
+        assert_one(&agent, "the flow of the caller", &start, &by);
     });
 }

@@ -15,6 +15,8 @@ use crate::{
 };
 
 const ADDRESS: &str = "127.0.0.1:81";
+/// Changes what a program calls; see `preload.rs`.
+const LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/preload.so"));
 const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
 const RULES: (&str, &str) = ("egress", "ports = [\"81/tcp\"]");
 
@@ -137,15 +139,9 @@ fn code_that_is_loaded_into_an_approved_program_has_its_identity_and_a_user_sele
     scene("cheat-preload", |sandbox| {
         let good = sandbox.actor("good").in_cgroup(sandbox, "app");
         let program = good.program().display();
-        let library = [
-            "/lib/x86_64-linux-gnu/libutil.so.1",
-            "/lib64/libutil.so.1",
-            "/lib/aarch64-linux-gnu/libutil.so.1",
-        ];
-        let library = library
-            .into_iter()
-            .find(|path| Path::new(path).exists())
-            .unwrap_or("/nonexistent.so");
+        let library = sandbox.files().join("preload.so");
+        fs::write(&library, LIBRARY).unwrap();
+        let library = library.display();
         let text = workload(
             "good",
             &format!("cgroup = \"/app\", exe = \"{program}\", uid = 0"),
@@ -154,9 +150,13 @@ fn code_that_is_loaded_into_an_approved_program_has_its_identity_and_a_user_sele
             + &policy("rest", "default-deny = [\"egress\"]", &[]);
         let agent = Agent::start(sandbox, &text);
         let _ = assert_allowed(&good, ADDRESS, &[]);
-        let preload = format!("LD_PRELOAD={library} exec {program} call tcp {ADDRESS}");
+        // The loaded code calls another port than the program does.
+        let _ = assert_refused(&good, "127.0.0.1:82", &[]);
+        let preload = format!("LD_PRELOAD={library} exec {program} call tcp 127.0.0.1:82");
         let outcome = good.run(&["run", "sh", "-ec", &preload]);
         assert!(outcome.failed("connect", "ECONNREFUSED"), "{outcome:?}");
+        let start = "close egress tcp good -> host 127.0.0.1:81 allow rule-allow good/egress[0]";
+        assert_one(&agent, "loaded code", start, &good.by(outcome.pid));
         let traced = good.run(&["traced", &program.to_string(), "call", "tcp", ADDRESS]);
         assert!(traced.failed("connect", "ECONNREFUSED"), "{traced:?}");
         let mut user = good.puppet();
@@ -166,7 +166,6 @@ fn code_that_is_loaded_into_an_approved_program_has_its_identity_and_a_user_sele
         let _ = user
             .ask(&format!("connect 10 {ADDRESS}"))
             .expect_refused("connect", "another user");
-        let _ = assert_refused(&good, "127.0.0.1:82", &[]);
         agent.assert_counters();
     });
 }

@@ -1,5 +1,5 @@
 //! Who owns a socket: whoever connects, binds or names a destination last. Each row of
-//! docs/ownership.md where the socket is judged anew has a script here.
+//! docs/ownership.md where the socket is judged anew has a script here, or in `ownership_uring` where it takes that.
 #![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use ringfence_tests::scene;
@@ -7,14 +7,14 @@ use ringfence_tests::scene;
 use crate::ownership_stage::{BAD, By, GOOD, NAMES, Stage, assert_one};
 
 /// A way of using a socket, the part whose workload decides and the part whose program is recorded.
-struct Row {
+pub struct Row {
     what: &'static str,
     script: &'static str,
     decides: char,
     program: char,
 }
 
-const fn row(what: &'static str, script: &'static str, decides: char, program: char) -> Row {
+pub const fn row(what: &'static str, script: &'static str, decides: char, program: char) -> Row {
     Row {
         what,
         script,
@@ -24,7 +24,7 @@ const fn row(what: &'static str, script: &'static str, decides: char, program: c
 }
 
 /// Recorded under the name of the kernel's polling thread.
-const POLLER: char = 'p';
+pub const POLLER: char = 'p';
 
 const CGROUP: &[Row] = &[
     row("a call", "a socket tcp 10; a connect 10 {tcp}", 'a', 'a'),
@@ -107,30 +107,6 @@ const CGROUP: &[Row] = &[
         'b',
     ),
     row(
-        "io_uring",
-        "a socket tcp 10; a uring plain connect 10 {tcp}",
-        'a',
-        'a',
-    ),
-    row(
-        "io_uring after a move",
-        "a socket tcp 10; a cgroup {b}; a uring plain connect 10 {tcp}",
-        'b',
-        'a',
-    ),
-    row(
-        "io_uring, polled",
-        "a socket tcp 10; a uring polled connect 10 {tcp}",
-        'a',
-        POLLER,
-    ),
-    row(
-        "io_uring, polled after a move",
-        "a socket tcp 10; a cgroup {b}; a uring polled connect 10 {tcp}",
-        'b',
-        POLLER,
-    ),
-    row(
         "setns after socket",
         "a socket tcp 10; a netns {netns}; a connect 10 {tcp}",
         'a',
@@ -182,18 +158,6 @@ const EXECUTABLE: &[Row] = &[
         'b',
         'b',
     ),
-    row(
-        "io_uring",
-        "a socket tcp 10; a exec {b.exe}; a uring plain connect 10 {tcp}",
-        'b',
-        'b',
-    ),
-    row(
-        "io_uring, polled",
-        "a socket tcp 10; a exec {b.exe}; a uring polled connect 10 {tcp}",
-        'b',
-        POLLER,
-    ),
 ];
 
 const USER: &[Row] = &[
@@ -233,17 +197,44 @@ const USER: &[Row] = &[
         'a',
         'a',
     ),
+];
+
+const GROUP: &[Row] = &[
     row(
-        "io_uring",
-        "a uid {a.uid}; a socket tcp 10; a uid {b.uid}; a uring plain connect 10 {tcp}",
+        "a call",
+        "a groups {a.gid}; a socket tcp 10; a connect 10 {tcp}",
+        'a',
+        'a',
+    ),
+    row(
+        "setgroups between socket and connect",
+        "a groups {a.gid}; a socket tcp 10; a groups {b.gid}; a connect 10 {tcp}",
         'b',
         'a',
     ),
     row(
-        "io_uring, polled",
-        "a uid {a.uid}; a socket tcp 10; a uid {b.uid}; a uring polled connect 10 {tcp}",
+        "setgroups between socket and a datagram",
+        "a groups {a.gid}; a socket udp 10; a groups {b.gid}; a sendto 10 {udp}",
         'b',
-        POLLER,
+        'a',
+    ),
+    row(
+        "setgid between socket and connect",
+        "a gid {a.gid}; a socket tcp 10; a gid {b.gid}; a connect 10 {tcp}",
+        'b',
+        'a',
+    ),
+    row(
+        "the effective group alone",
+        "a gid {a.gid}; a socket tcp 10; a egid {b.gid}; a connect 10 {tcp}",
+        'a',
+        'a',
+    ),
+    row(
+        "a thread with groups of its own",
+        "a groups {a.gid}; a socket tcp 10; a thread groups {b.gid} connect 10 {tcp}",
+        'b',
+        'a',
     ),
 ];
 
@@ -268,7 +259,14 @@ fn who_uses_a_socket_owns_it_by_user() {
     });
 }
 
-fn play(stage: &Stage<'_>, rows: &[Row]) {
+#[test]
+fn who_uses_a_socket_owns_it_by_group() {
+    scene("own-group", |sandbox| {
+        play(&Stage::new(sandbox, By::Group), GROUP);
+    });
+}
+
+pub fn play(stage: &Stage<'_>, rows: &[Row]) {
     for row in rows {
         for a in [GOOD, BAD] {
             let _ = stage.play(row.script, a).last.expect_ok(row.what);

@@ -12,12 +12,12 @@ use ringfence_tests::{
 use crate::ownership_stage::{BAD, By, GOOD, Played, Stage, assert_one, last_of};
 
 /// What the script does after `a` has connected; its last step uses the connection.
-struct Row {
+pub struct Row {
     what: &'static str,
     script: &'static str,
 }
 
-const fn row(what: &'static str, script: &'static str) -> Row {
+pub const fn row(what: &'static str, script: &'static str) -> Row {
     Row { what, script }
 }
 
@@ -47,14 +47,6 @@ const CGROUP: &[Row] = &[
         "a socket udp 10; a connect 10 {udp}; a exchange 10; b mailbox {box}; a give {box} 10; a close 10; b take 10; b exchange 10",
     ),
     row(
-        "io_uring after a move",
-        "a socket tcp 10; a connect 10 {tcp}; a cgroup {b}; a uring plain send 10; a receive 10; a exchange 10",
-    ),
-    row(
-        "io_uring, polled after a move",
-        "a socket tcp 10; a connect 10 {tcp}; a cgroup {b}; a uring polled send 10; a receive 10; a exchange 10",
-    ),
-    row(
         "setns after connect",
         "a socket tcp 10; a connect 10 {tcp}; a netns {netns}; a exchange 10",
     ),
@@ -77,8 +69,31 @@ const USER: &[Row] = &[
         "a uid {a.uid}; a socket tcp 10; a connect 10 {tcp}; a uid {b.uid}; a exchange 10",
     ),
     row(
+        "the effective user alone",
+        "a uid {a.uid}; a socket tcp 10; a connect 10 {tcp}; a euid {b.uid}; a exchange 10",
+    ),
+    row(
         "a thread with a user of its own",
         "a uid {a.uid}; a socket tcp 10; a connect 10 {tcp}; a thread uid {b.uid} exchange 10",
+    ),
+];
+
+const GROUP: &[Row] = &[
+    row(
+        "setgroups",
+        "a groups {a.gid}; a socket tcp 10; a connect 10 {tcp}; a groups {b.gid}; a exchange 10",
+    ),
+    row(
+        "setgroups with connected UDP",
+        "a groups {a.gid}; a socket udp 10; a connect 10 {udp}; a exchange 10; a groups {b.gid}; a exchange 10",
+    ),
+    row(
+        "setgid",
+        "a gid {a.gid}; a socket tcp 10; a connect 10 {tcp}; a gid {b.gid}; a exchange 10",
+    ),
+    row(
+        "the effective group alone",
+        "a gid {a.gid}; a socket tcp 10; a connect 10 {tcp}; a egid {b.gid}; a exchange 10",
     ),
 ];
 
@@ -103,7 +118,14 @@ fn a_connection_is_whoever_opened_its_by_user() {
     });
 }
 
-fn play(stage: &Stage<'_>, rows: &[Row]) {
+#[test]
+fn a_connection_is_whoever_opened_its_by_group() {
+    scene("kept-group", |sandbox| {
+        play(&Stage::new(sandbox, By::Group), GROUP);
+    });
+}
+
+pub fn play(stage: &Stage<'_>, rows: &[Row]) {
     for row in rows {
         let _ = stage.play(row.script, BAD).last.expect_ok(row.what);
     }

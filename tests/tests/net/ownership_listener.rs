@@ -24,12 +24,20 @@ const CGROUP: &[Row] = &[
         "a socket tcp 10; a bind 10 {port}; a listen 10; a fork; a cgroup {b}; c socket tcp 20; c connect 20 {port}; a accept 10 11; c send 20; a receive 11",
     ),
     row(
+        "a move before bind",
+        "a cgroup {b}; a socket tcp 10; a cgroup {a}; a bind 10 {port}; a listen 10; c socket tcp 20; c connect 20 {port}; a accept 10 11; c send 20; a receive 11",
+    ),
+    row(
         "a move after listen",
         "a socket tcp 10; a bind 10 {port}; a listen 10; a cgroup {b}; c socket tcp 20; c connect 20 {port}; a accept 10 11; c send 20; a receive 11",
     ),
     row(
         "a move between bind and listen",
         "a socket tcp 10; a bind 10 {port}; a cgroup {b}; a listen 10; c socket tcp 20; c connect 20 {port}; a accept 10 11; c send 20; a receive 11",
+    ),
+    row(
+        "fork after bind, the child of another cgroup listens",
+        "a socket tcp 10; a bind 10 {port}; a fork; a cgroup {b}; a listen 10; c socket tcp 20; c connect 20 {port}; a accept 10 11; c send 20; a receive 11",
     ),
     row(
         "a listener passed",
@@ -43,8 +51,50 @@ const EXECUTABLE: &[Row] = &[
         "a socket tcp 10; a bind 10 {port}; a listen 10; a exec {b.exe}; c socket tcp 20; c connect 20 {port}; a accept 10 11; c send 20; a receive 11",
     ),
     row(
+        "exec between bind and listen",
+        "a socket tcp 10; a bind 10 {port}; a exec {b.exe}; a listen 10; c socket tcp 20; c connect 20 {port}; a accept 10 11; c send 20; a receive 11",
+    ),
+    row(
+        "fork after bind, the child runs another program and listens",
+        "a socket tcp 10; a bind 10 {port}; a fork; a exec {b.exe}; a listen 10; c socket tcp 20; c connect 20 {port}; a accept 10 11; c send 20; a receive 11",
+    ),
+    row(
         "socket activation: descriptor 3 of a child",
         "a socket tcp 3; a bind 3 {port}; a listen 3; a fork; a exec {b.exe}; c socket tcp 20; c connect 20 {port}; a accept 3 11; c send 20; a receive 11",
+    ),
+];
+
+const USER: &[Row] = &[
+    row(
+        "setuid after listen",
+        "a uid {a.uid}; a socket tcp 10; a bind 10 {port}; a listen 10; a uid {b.uid}; c socket tcp 20; c connect 20 {port}; a accept 10 11; c send 20; a receive 11",
+    ),
+    row(
+        "setuid between bind and listen",
+        "a uid {a.uid}; a socket tcp 10; a bind 10 {port}; a uid {b.uid}; a listen 10; c socket tcp 20; c connect 20 {port}; a accept 10 11; c send 20; a receive 11",
+    ),
+    row(
+        "the effective user alone",
+        "a uid {a.uid}; a socket tcp 10; a euid {b.uid}; a bind 10 {port}; a listen 10; c socket tcp 20; c connect 20 {port}; a accept 10 11; c send 20; a receive 11",
+    ),
+];
+
+const GROUP: &[Row] = &[
+    row(
+        "setgroups after listen",
+        "a groups {a.gid}; a socket tcp 10; a bind 10 {port}; a listen 10; a groups {b.gid}; c socket tcp 20; c connect 20 {port}; a accept 10 11; c send 20; a receive 11",
+    ),
+    row(
+        "setgroups between bind and listen",
+        "a groups {a.gid}; a socket tcp 10; a bind 10 {port}; a groups {b.gid}; a listen 10; c socket tcp 20; c connect 20 {port}; a accept 10 11; c send 20; a receive 11",
+    ),
+    row(
+        "setgid after listen",
+        "a gid {a.gid}; a socket tcp 10; a bind 10 {port}; a listen 10; a gid {b.gid}; c socket tcp 20; c connect 20 {port}; a accept 10 11; c send 20; a receive 11",
+    ),
+    row(
+        "the effective group alone",
+        "a gid {a.gid}; a socket tcp 10; a egid {b.gid}; a bind 10 {port}; a listen 10; c socket tcp 20; c connect 20 {port}; a accept 10 11; c send 20; a receive 11",
     ),
 ];
 
@@ -59,6 +109,20 @@ fn a_listener_is_whoever_bound_its_by_cgroup() {
 fn a_listener_is_whoever_bound_its_by_executable() {
     scene("bound-exe", |sandbox| {
         listen(&Stage::new(sandbox, By::Executable), EXECUTABLE);
+    });
+}
+
+#[test]
+fn a_listener_is_whoever_bound_its_by_user() {
+    scene("bound-user", |sandbox| {
+        listen(&Stage::new(sandbox, By::User), USER);
+    });
+}
+
+#[test]
+fn a_listener_is_whoever_bound_its_by_group() {
+    scene("bound-group", |sandbox| {
+        listen(&Stage::new(sandbox, By::Group), GROUP);
     });
 }
 

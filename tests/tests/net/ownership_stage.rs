@@ -1,8 +1,8 @@
 //! Two puppets, whom they call, and scripts about what becomes of a socket between them.
 //!
 //! A script is a list of steps with `; ` between them. A step begins with the puppet that acts: `a` and `b` are the two workloads, in both orders,
-//! and `c` is a caller whom no policy restricts. In braces stand the cgroup, the program and the user of a
-//! part (`{b}`, `{b.exe}`, `{b.uid}`), the servers `{tcp}` and `{udp}`, the address `{port}` for listeners
+//! and `c` is a caller whom no policy restricts. In braces stand the cgroup, the program, the user and the group of a
+//! part (`{b}`, `{b.exe}`, `{b.uid}`, `{b.gid}`), the servers `{tcp}` and `{udp}`, the address `{port}` for listeners
 //! of the script, a mailbox `{box}` of `b` and another network namespace `{netns}`.
 #![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
@@ -19,6 +19,7 @@ pub const TCP: &str = "127.0.0.1:5432";
 pub const UDP: &str = "127.0.0.1:5300";
 const PORT: &str = "127.0.0.1:7000";
 const UIDS: [u32; 2] = [10_001, 10_002];
+const GIDS: [u32; 2] = [70_001, 70_002];
 
 /// By what the two workloads are told apart.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,7 @@ pub enum By {
     Cgroup,
     Executable,
     User,
+    Group,
 }
 
 /// `good` may call and be called, `bad` may not.
@@ -47,7 +49,7 @@ pub struct Stage<'a> {
 /// The puppets of one script that was played, with what its last step came to.
 pub struct Played {
     puppets: [Running; 3],
-    names: [(String, String); 11],
+    names: [(String, String); 13],
     pub last: Outcome,
 }
 
@@ -62,7 +64,7 @@ impl<'a> Stage<'a> {
         ];
         let actors = NAMES.map(|name| match by {
             By::Cgroup => sandbox.actor(name),
-            By::Executable | By::User => sandbox.actor(name).in_cgroup(sandbox, "app"),
+            By::Executable | By::User | By::Group => sandbox.actor(name).in_cgroup(sandbox, "app"),
         });
         Self {
             sandbox,
@@ -89,6 +91,7 @@ impl<'a> Stage<'a> {
                     )
                 }
                 By::User => format!("cgroup = \"/app\", uid = {}", UIDS[index]),
+                By::Group => format!("cgroup = \"/app\", gid = {}", GIDS[index]),
             };
             text += &workload(name, &selectors);
             text += &if index == allowed {
@@ -147,11 +150,11 @@ impl<'a> Stage<'a> {
         (played, true)
     }
 
-    fn names(&self, a: usize, mailbox: &std::path::Path) -> [(String, String); 11] {
+    fn names(&self, a: usize, mailbox: &std::path::Path) -> [(String, String); 13] {
         let text = |path: PathBuf| path.display().to_string();
         let cgroup = |index: usize| match self.by {
             By::Cgroup => text(self.sandbox.cgroup(NAMES[index])),
-            By::Executable | By::User => text(self.sandbox.cgroup("app")),
+            By::Executable | By::User | By::Group => text(self.sandbox.cgroup("app")),
         };
         let exe = |index: usize| text(self.actors[index].program().to_owned());
         let b = 1 - a;
@@ -162,6 +165,8 @@ impl<'a> Stage<'a> {
             ("{b.exe}", exe(b)),
             ("{a.uid}", UIDS[a].to_string()),
             ("{b.uid}", UIDS[b].to_string()),
+            ("{a.gid}", GIDS[a].to_string()),
+            ("{b.gid}", GIDS[b].to_string()),
             ("{tcp}", TCP.to_owned()),
             ("{udp}", UDP.to_owned()),
             ("{port}", PORT.to_owned()),

@@ -5,7 +5,7 @@
     reason = "a panic fails the test"
 )]
 
-use std::process::Stdio;
+use std::{process::Stdio, sync::mpsc, thread};
 
 use super::{
     super::fixture::{TestCgroup, program},
@@ -64,17 +64,23 @@ fn others_are_refused_by_what_they_are() {
 fn a_thread_is_told_by_its_process_and_what_has_ended_is_no_process_of_a_list() {
     let mount = super::super::root::find().unwrap();
     let mut processes = Processes::new(&mount, &Arc::default()).unwrap();
-    let thread = std::thread::spawn(|| {
-        fs::read_link("/proc/thread-self")
-            .ok()
-            .and_then(|link| link.file_name()?.to_str()?.parse().ok())
+    let (tell, told) = mpsc::channel();
+    let (stay, stays) = mpsc::channel::<()>();
+    let thread = thread::spawn(move || {
+        tell.send(nix::unistd::gettid().as_raw().unsigned_abs())
+            .unwrap();
+        let _end = stays.recv();
     });
-    // It may be gone by now, which is an answer too.
-    let tid: u32 = thread.join().unwrap().unwrap();
-    assert!(processes.one(tid).is_err() || tid == std::process::id());
+    let tid = told.recv().unwrap();
+    assert_ne!(tid, std::process::id());
+    let live = processes.one(tid).unwrap();
+    assert_eq!(live, processes.one(std::process::id()).unwrap());
+    assert_eq!(live.tgid, std::process::id());
+    drop(stay);
+    thread.join().unwrap();
     let mut child = std::process::Command::new("true").spawn().unwrap();
     let ended = (0..1000).any(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        thread::sleep(std::time::Duration::from_millis(5));
         processes.one(child.id()).is_ok_and(|live| live.ended)
     });
     assert!(ended);

@@ -11,6 +11,10 @@ use nix::libc::{ECONNABORTED, EPERM};
 /// A call that takes longer than a SYN that is held once (50 ms), milliseconds.
 const HELD_MS: u64 = 40;
 
+/// Calls that may and are refused all the same, at most, of a thousand: what waits for longer than
+/// `[agent] pending-seconds` is refused.
+const REFUSED_OF_1000: usize = 10;
+
 /// How the call of one process ended.
 #[derive(Clone, Copy)]
 pub struct Answer {
@@ -102,10 +106,44 @@ impl Report {
 
     /// Calls that passed and may not, or were refused at once and may; and processes without an answer.
     pub fn wrong(&self) -> usize {
-        let silent = self.expected - self.answers.len();
+        let silent = self.expected.saturating_sub(self.answers.len());
         silent
             + self.count(|it| !is_good(it.index) && ![EPERM, ECONNABORTED].contains(&it.error))
             + self.count(|it| is_good(it.index) && it.error == EPERM)
+    }
+
+    fn refused(&self) -> usize {
+        self.count(|it| is_good(it.index) && it.error != 0)
+    }
+
+    /// Most calls that may and are refused.
+    fn refused_at_most(&self) -> usize {
+        self.count(|it| is_good(it.index)) * REFUSED_OF_1000 / 1_000
+    }
+
+    fn held(&self) -> usize {
+        self.count(|it| it.micros >= HELD_MS * 1_000)
+    }
+
+    /// Why it proves nothing, or the wrong thing; empty where all is as it should be.
+    pub fn faults(&self) -> Vec<String> {
+        let passed = self.count(|it| is_good(it.index) && it.error == 0);
+        let of_good = self.refused_at_most();
+        let checks = [
+            (self.answers.is_empty(), "no process has called".to_owned()),
+            (self.wrong() > 0, format!("{} wrong verdicts", self.wrong())),
+            (passed == 0, "none of those that may has passed".to_owned()),
+            (
+                self.refused() > of_good,
+                format!("{} good ones refused, more than {of_good}", self.refused()),
+            ),
+            (
+                self.pending == 0,
+                "nothing was held: every cgroup was known before its process called".to_owned(),
+            ),
+        ];
+        let failed = checks.into_iter().filter(|(failed, _)| *failed);
+        failed.map(|(_, fault)| fault).collect()
     }
 
     fn durations(&self, good: bool) -> String {
@@ -147,12 +185,16 @@ impl Display for Report {
         if let Some(first) = first {
             writeln!(to, "bad ones with another error, such as {}", first.error)?;
         }
-        let refused = self.count(|it| is_good(it.index) && it.error != 0);
-        writeln!(to, "good ones refused: {refused}")?;
-        let held = self.count(|it| it.micros >= HELD_MS * 1_000);
         writeln!(
             to,
-            "held: {held} calls took {HELD_MS} ms or longer; {} packets were held",
+            "good ones refused: {}, at most {} may be",
+            self.refused(),
+            self.refused_at_most()
+        )?;
+        writeln!(
+            to,
+            "held: {} calls took {HELD_MS} ms or longer; {} packets were held",
+            self.held(),
             self.pending
         )?;
         writeln!(to, "connect of those that may: {}", self.durations(true))?;
@@ -175,3 +217,6 @@ impl Display for Report {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ use std::{
 };
 
 use nix::{
+    fcntl::{FcntlArg, SealFlag, fcntl},
     libc,
     sys::{
         memfd::{MFdFlags, memfd_create},
@@ -24,7 +25,7 @@ use nix::{
         signal::Signal,
         wait::{WaitStatus, waitpid},
     },
-    unistd::{ForkResult, fexecve, fork},
+    unistd::{ForkResult, execve, fexecve, fork},
 };
 use ringfence_tests::Outcome;
 
@@ -33,23 +34,53 @@ use super::{Failed, Result, at, become_program, client, done};
 /// Bytes of a page, or less.
 const PAGE: usize = 4096;
 
+/// What a file in memory is sealed against (`F_ADD_SEALS`, `fcntl(2)`).
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum Seal {
+    /// Another size.
+    Size,
+    /// Writing, but through mappings that there are.
+    FutureWrite,
+    /// All writing.
+    Write,
+}
+
+impl Seal {
+    const fn flags(self) -> SealFlag {
+        match self {
+            Self::Size => SealFlag::F_SEAL_GROW.union(SealFlag::F_SEAL_SHRINK),
+            Self::FutureWrite => SealFlag::F_SEAL_FUTURE_WRITE,
+            Self::Write => SealFlag::F_SEAL_WRITE,
+        }
+    }
+}
+
 /// Becomes a copy of a program that lies in memory alone.
-pub fn from_memory(program: &[OsString]) -> Result<Outcome> {
+pub fn from_memory(program: &[OsString], seal: Option<Seal>, by_path: bool) -> Result<Outcome> {
     set_pdeathsig(Signal::SIGKILL).map_err(at("prctl"))?;
     let text = |word: &OsString| CString::new(word.as_bytes()).map_err(at("exec"));
     let words = program.iter().map(text).collect::<Result<Vec<_>>>()?;
     let [path, ..] = program else {
         return Err(Failed("exec", io::ErrorKind::InvalidInput.into()));
     };
-    let memory = memfd_create(c"program", MFdFlags::MFD_CLOEXEC).map_err(at("memfd"))?;
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let memory = memfd_create(c"program", flags).map_err(at("memfd"))?;
     let mut file = fs::File::from(memory);
     let bytes = fs::read(path).map_err(at("memfd"))?;
     file.write_all(&bytes).map_err(at("memfd"))?;
+    if let Some(seal) = seal {
+        let _zero = fcntl(&file, FcntlArg::F_ADD_SEALS(seal.flags())).map_err(at("seal"))?;
+    }
     let read =
         fs::File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(at("memfd"))?;
     drop(file);
     let environment: [CString; 0] = [];
-    let Err(error) = fexecve(&read, &words, &environment);
+    let Err(error) = if by_path {
+        let path = CString::new(format!("/proc/self/fd/{}", read.as_raw_fd()));
+        execve(&path.map_err(at("exec"))?, &words, &environment)
+    } else {
+        fexecve(&read, &words, &environment)
+    };
     Err(Failed("exec", error.into()))
 }
 

@@ -152,6 +152,12 @@ enum Command {
     },
     /// Become a copy of another program that lies in memory alone
     Memory {
+        /// What nobody can do to it any more
+        #[arg(long)]
+        seal: Option<disguise::Seal>,
+        /// By a path (`execve`) instead of a descriptor (`execveat`)
+        #[arg(long)]
+        by_path: bool,
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         program: Vec<OsString>,
     },
@@ -277,7 +283,11 @@ fn act(command: Command) -> Result<Outcome> {
         Command::Regroup { address, groups } => groups::call(address, &groups),
         Command::Socket { kind } => socket::make_only(kind),
         Command::Ping { address, connect } => socket::ping(address, connect),
-        Command::Memory { program } => disguise::from_memory(&program),
+        Command::Memory {
+            seal,
+            by_path,
+            program,
+        } => disguise::from_memory(&program, seal, by_path),
         Command::Traced { program } => disguise::traced(&program),
         Command::Mapped { file } => disguise::alter_when_told(&file, print),
         Command::Alter { file } => disguise::alter_by_mapping(&file),

@@ -111,6 +111,9 @@ fn perform(words: &[&str]) -> Result<Outcome> {
         }
         ["uid", uid] => named("uid", raw::set_uid(number(uid)?, -1)),
         ["euid", uid] => named("euid", raw::set_uid(-1, number(uid)?)),
+        ["gid", gid] => named("gid", raw::set_gid(number(gid)?, -1)),
+        ["egid", gid] => named("egid", raw::set_gid(-1, number(gid)?)),
+        ["groups", gid] => named("groups", raw::set_group(number(gid)?)),
         ["race", before, after, called, address, times] => race::bind(
             [number(before)?, number(after)?],
             &storage(called)?,
@@ -123,6 +126,10 @@ fn perform(words: &[&str]) -> Result<Outcome> {
         ["thread", "uid", uid, ref rest @ ..] => {
             let uid = number(uid)?;
             in_thread(rest, move || raw::set_uid(uid, -1))
+        }
+        ["thread", "groups", gid, ref rest @ ..] => {
+            let gid = number(gid)?;
+            in_thread(rest, move || raw::set_group(gid))
         }
         ["thread", ref rest @ ..] => in_thread(rest, || Ok(())),
         ["uring", how, "connect", fd, address] => {
@@ -154,7 +161,7 @@ fn duplicate(fd: RawFd) -> Result<RawFd> {
 
 fn in_thread(words: &[&str], first: impl FnOnce() -> nix::Result<()> + Send) -> Result<Outcome> {
     let work = move || {
-        first().map_err(at("uid"))?;
+        first().map_err(at("thread"))?;
         perform(words)
     };
     let ended = thread::scope(|scope| scope.spawn(work).join());

@@ -44,6 +44,20 @@ pub fn set_uid(real: i64, effective: i64) -> nix::Result<()> {
     nix::errno::Errno::result(result).map(drop)
 }
 
+/// The same of its groups.
+pub fn set_gid(real: i64, effective: i64) -> nix::Result<()> {
+    // SAFETY: the call takes integers and touches no memory.
+    let result = unsafe { libc::syscall(libc::SYS_setresgid, real, effective, -1) };
+    nix::errno::Errno::result(result).map(drop)
+}
+
+/// The only supplementary group of the calling thread.
+pub fn set_group(gid: libc::gid_t) -> nix::Result<()> {
+    // SAFETY: the kernel reads one number, which outlives the call.
+    let result = unsafe { libc::syscall(libc::SYS_setgroups, 1, &raw const gid) };
+    nix::errno::Errno::result(result).map(drop)
+}
+
 /// The child goes on; the parent waits for it and ends with it.
 pub fn fork() -> Result<Outcome> {
     // SAFETY: this thread is the only one, so the child finds no lock taken.
