@@ -4,7 +4,8 @@
 //!
 //! Who is found is who listens: a port that is bound only is nobody's yet, and a listener that is bound to a
 //! device is not looked for. A process that is not judged yet may be of the workload that listens in its own cgroup:
-//! it may share that port, and who it is decides about each call. Nobody else may, until it is known. UDP is left out: receivers of a multicast share
+//! it may share that port, and who it is decides about each call. Until it is known nobody else may, but for who may
+//! listen there by a rule. UDP is left out: receivers of a multicast share
 //! their port, and each datagram is judged for who gets it.
 
 use aya_ebpf::{
@@ -13,7 +14,8 @@ use aya_ebpf::{
 };
 use core::{mem::zeroed, ptr::read_volatile};
 use ringfence_common::abi::{
-    Decision, Direction, Identity, Owner, Reason, Tuple, identity, tuple::TCP,
+    Decision, Direction, Identity, Owner, Reason, Tuple, identity, socket::BOUND_UNJUDGED,
+    tuple::TCP,
 };
 
 use crate::{
@@ -31,7 +33,9 @@ struct Listener {
     cgroup: u64,
     identity: Identity,
     /// 1 = its socket shares the port with others.
-    shares: u32,
+    shares: u16,
+    /// 1 = it was not judged when it asked for the port.
+    unjudged: u16,
 }
 
 /// Whether another workload, which a policy selects, listens on the port that is asked for: `local` of the
@@ -55,6 +59,14 @@ pub fn by_another(
         there.identity == owner.identity
     };
     if same || !(undecided || identity::is_workload(there.identity)) {
+        return false;
+    }
+    // Whoever was not judged when he took it keeps a port from nobody who has a right to it by a rule. If he has one, too,
+    // they may share it.
+    if there.unjudged != 0
+        && owner.identity != identity::PENDING
+        && policy::restricts_listen(owner.identity, generation())
+    {
         return false;
     }
     // The device may be, or be in, a routing domain of its own (VRF), where the port is free. If it is not, the
@@ -99,7 +111,8 @@ fn find(ctx: *mut bpf_sock_addr, wanted: &Tuple, there: &mut Listener) {
             who::settle(&mut state.owner);
             there.identity = state.owner.identity;
             there.cgroup = state.owner.cgroup;
-            there.shares = u32::from(task::shares_port(sk));
+            there.unjudged = u16::from(state.marks & BOUND_UNJUDGED != 0);
+            there.shares = u16::from(task::shares_port(sk));
         }
         let _ = bpf_sk_release(sk.cast());
     }

@@ -170,7 +170,7 @@ async fn attempt(config: &Config) -> anyhow::Result<Started> {
     show(&first, &published, &metrics);
     let answers = answers(config, &mut engine, &published, &metrics);
     let held = engine.controller().cloned();
-    let (listening, endpoints) = listening(&engine, &published, &directory)?;
+    let (listening, endpoints) = listening(&engine, &published, &directory, config)?;
     let reconcile = reconcile::Task::new(&directory, flows.clone(), Arc::clone(&counts))?;
     Ok(Started {
         reconcile,
@@ -285,6 +285,7 @@ fn listening(
     engine: &Engine,
     published: &Published,
     directory: &Path,
+    config: &Config,
 ) -> anyhow::Result<(endpoints::Handle, endpoints::Task)> {
     let (handle, ends) = endpoints::channel();
     let root = endpoints::Root {
@@ -293,7 +294,12 @@ fn listening(
         cgroups: published.cgroups(),
     };
     let (tables, policy) = (published.tables(), published.policy());
-    let task = endpoints::Task::new(directory, root, tables, policy, ends)?;
+    let terms = endpoints::Terms {
+        draft: config.agent.mode == Mode::Draft,
+        failsafe: config.failsafe.clone(),
+        boot_now_ns: clock::boot_now_ns,
+    };
+    let task = endpoints::Task::new(directory, root, tables, policy, terms, ends)?;
     Ok((handle, task))
 }
 

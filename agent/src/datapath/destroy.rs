@@ -13,6 +13,9 @@ use super::{
     netns::held::{HeldOpen, SearchError},
 };
 
+/// Ports from which a listener among those that share its port is called before it is given up.
+const CALLERS: u16 = 512;
+
 /// What became of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -107,6 +110,40 @@ impl Destroyer {
             Some(channel) => abort(channel, tuple, cookie),
             None => Ok(Outcome::NoNamespace),
         }
+    }
+
+    /// Aborts the listener that has this cookie, whoever shares its port. Its port stays taken until its last descriptor is
+    /// closed (`SOCK_BINDPORT_LOCK`). `NotFound` may also be: so many share the port that it was not met.
+    ///
+    /// # Errors
+    /// As [`Self::destroy`].
+    pub fn end_listener(
+        &mut self,
+        netns_cookie: u64,
+        tuple: &Tuple,
+        cookie: u64,
+    ) -> Result<Outcome, DestroyError> {
+        let Some(channel) = self.channels.get(netns_cookie)? else {
+            return Ok(Outcome::NoNamespace);
+        };
+        for family in SocketId::families(tuple) {
+            let id = SocketId::new(*family, tuple, cookie);
+            let found = match channel.find(&id) {
+                Ok(found) => found,
+                // A kernel without IPv6.
+                Err(error) => {
+                    let _nothing = outcome(Err(error))?;
+                    None
+                }
+            };
+            for port in found.iter().flat_map(|_| 0..CALLERS) {
+                let met = found.map_or(id, |found| found.called_from(port));
+                if outcome(channel.destroy(&met))? == Outcome::Destroyed {
+                    return Ok(Outcome::Destroyed);
+                }
+            }
+        }
+        Ok(Outcome::NotFound)
     }
 
     /// Lets go of namespaces that were not used for 10 seconds. Call it now and then: each

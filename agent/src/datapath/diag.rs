@@ -67,6 +67,15 @@ impl SocketId {
         }
     }
 
+    /// The same as somebody who calls from this port would find it: of several that share a port the kernel chooses by
+    /// that (`inet_ehashfn`).
+    pub fn called_from(mut self, port: u16) -> Self {
+        for (to, from) in self.id.iter_mut().skip(2).zip(port.to_be_bytes()) {
+            *to = from;
+        }
+        self
+    }
+
     /// `inet_diag_req_v2`.
     fn request(&self, states: u32) -> Vec<u8> {
         let mut out = Vec::with_capacity(8 + SOCKET_ID);

@@ -7,6 +7,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    path::Path,
 };
 
 use ringfence_common::logic::address;
@@ -59,14 +60,30 @@ impl SocketFacts {
     }
 }
 
-/// Takes a copy of a process's descriptor. The copy is closed on exec.
+/// Takes a copy of a process's descriptor. The copy is closed on exec. Where its first thread has ended, another one is
+/// asked, which kernels before 6.9 refuse.
 ///
 /// # Errors
-/// `ESRCH`: the process is gone; `EBADF`: it has no such descriptor; `EPERM`: `CAP_SYS_PTRACE` is missing.
+/// `ESRCH`: the process is gone; `EBADF`: it has no such descriptor, or only its first thread can be asked; `EPERM`:
+/// `CAP_SYS_PTRACE` is missing.
 pub fn socket_of(tgid: u32, fd: RawFd) -> io::Result<OwnedFd> {
-    let pid = libc::pid_t::try_from(tgid).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let first = copy(tgid, 0, fd);
+    // Linux 6.9 and newer say ESRCH of a thread that has ended.
+    let ended = [Some(libc::EBADF), Some(libc::ESRCH)];
+    if !matches!(&first, Err(error) if ended.contains(&error.raw_os_error())) {
+        return first;
+    }
+    let threads = netns::threads(Path::new(&format!("/proc/{tgid}")));
+    let mut threads = threads.filter_map(|thread| thread.file_name()?.to_str()?.parse().ok());
+    threads
+        .find_map(|thread| copy(thread, libc::PIDFD_THREAD, fd).ok())
+        .map_or(first, Ok)
+}
+
+fn copy(pid: u32, flags: u32, fd: RawFd) -> io::Result<OwnedFd> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: pidfd_open takes two integers and touches no memory of ours.
-    let process = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    let process = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, flags) })?;
     let pidfd = process.as_fd().as_raw_fd();
     // SAFETY: pidfd_getfd takes three integers and touches no memory of ours; `process` outlives the call.
     owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd, fd, 0) })

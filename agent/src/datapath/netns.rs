@@ -2,7 +2,7 @@
 //!
 //! Owns the search (`/proc/PID/ns/net` and the mounted ones) and the threads that enter; never moves the
 //! calling thread, never keeps a namespace alive longer than a [`Namespace`] lives. Not found: a
-//! namespace that only a thread other than a process's first, or only an open descriptor, stands in.
+//! namespace that only a thread other than a process's first, while that goes on, or only an open descriptor, stands in.
 
 pub(super) mod held;
 
@@ -19,6 +19,9 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, setns};
+
+/// Threads of a process that are looked at, where its first one has ended.
+const THREADS: usize = 16;
 
 /// Device and inode number of the namespace's file: one namespace's for as long as that lives.
 pub(super) type NamespaceId = (u64, u64);
@@ -105,29 +108,41 @@ pub(super) fn each_other(each: impl FnMut(Namespace)) -> io::Result<()> {
 
 fn walk(skip: impl Fn(NamespaceId) -> bool, mut each: impl FnMut(Namespace)) -> io::Result<()> {
     let mut seen = HashSet::from([Namespace::own()?.id]);
+    // Answers whether there is anything.
     let mut add = |path: &Path| {
         // What is gone or can't be read has no sockets of a process that still runs.
-        let Ok(meta) = fs::metadata(path) else { return };
+        let Ok(meta) = fs::metadata(path) else {
+            return false;
+        };
         let id = (meta.dev(), meta.ino());
-        if seen.contains(&id) || skip(id) {
-            return;
-        }
-        if let Ok(namespace) = Namespace::open(path)
+        if !seen.contains(&id)
+            && !skip(id)
+            && let Ok(namespace) = Namespace::open(path)
             && seen.insert(namespace.id)
         {
             each(namespace);
         }
+        true
     };
     for entry in fs::read_dir("/proc")?.flatten() {
         let name = entry.file_name();
         if name.as_bytes().first().is_some_and(u8::is_ascii_digit) {
-            add(&entry.path().join("ns/net"));
+            let process = entry.path();
+            let _known = add(&process.join("ns/net"))
+                || threads(&process).any(|thread| add(&thread.join("ns/net")));
         }
     }
     for path in mounts() {
-        add(&path);
+        let _known = add(&path);
     }
     Ok(())
+}
+
+/// Directories of the first threads of a process, one of which tells what the process can't when its very first one has
+/// ended.
+pub(super) fn threads(process: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let threads = fs::read_dir(process.join("task")).into_iter().flatten();
+    threads.take(THREADS).flatten().map(|thread| thread.path())
 }
 
 /// Where network namespaces are mounted.

@@ -55,6 +55,8 @@ pub struct FoundSocket {
     pub receives: bool,
     /// Whose it is, where the kernel programs have seen that and the kernel tells it: not of a UDP socket.
     pub owner: Option<Owner>,
+    /// TCP: who asked for its port was not judged yet.
+    pub unjudged: bool,
     /// cgroup that it was made in.
     pub cgroup: u64,
     /// User whom it belongs to.
@@ -144,6 +146,17 @@ impl Survey {
         (state.owner.identity != identity::UNKNOWN).then_some(state.owner)
     }
 
+    /// Lets others who ask for it (`SO_REUSEADDR`) have the port of a socket that does not listen; whether it is the one
+    /// with this cookie.
+    #[must_use]
+    pub fn give_way(tgid: u32, fd: i32, cookie: u64) -> bool {
+        let Ok(socket) = fds::socket_of(tgid, fd) else {
+            return false;
+        };
+        let socket = SockRef::from(&socket);
+        socket.cookie().is_ok_and(|own| own == cookie) && socket.set_reuse_address(true).is_ok()
+    }
+
     /// Opens the namespaces that are new and lets go of those that only this agent holds. The answer says
     /// why some could not be opened.
     fn follow_namespaces(&mut self) -> io::Result<Vec<io::Error>> {
@@ -198,6 +211,7 @@ fn dump(
                     device: socket.device,
                     receives: 1_u32.checked_shl(socket.state.into()) == Some(receiving),
                     owner: socket.owner,
+                    unjudged: socket.unjudged,
                     cgroup: socket.cgroup,
                     uid: socket.uid,
                     cookie: socket.cookie,

@@ -4,12 +4,13 @@
 //! publishes what has changed; whoever wants it fresh asks through [`Handle`]. The owner of a TCP socket is
 //! what the kernel programs remember of it. Where they have seen nothing yet (a socket that listens without
 //! having been bound) or have not been told yet (an executable that was pending), and for UDP sockets, the
-//! cgroup of the socket and the identity tables say whose it is; `unowned` helps where they can't. Never part
-//! of the policy task.
+//! cgroup of the socket and the identity tables say whose it is; `unowned` helps where they can't. Ports that somebody
+//! took before it was known who that is are given up here, too (`unjudged`). Never part of the policy task.
 
 mod task;
 #[cfg(test)]
 mod tests;
+mod unjudged;
 mod unowned;
 
 use std::{
@@ -19,7 +20,7 @@ use std::{
 };
 
 use ringfence_common::abi::{
-    ExecutableKey, Identity,
+    ExecutableKey, Identity, Owner,
     identity::{AGENT, PENDING, UNKNOWN, is_workload},
     tuple::UDP,
 };
@@ -27,6 +28,7 @@ use ringfence_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use task::{Root, Task};
+pub use unjudged::Terms;
 
 use crate::{
     datapath::survey::FoundSocket,
@@ -184,6 +186,14 @@ impl Who<'_> {
         })
     }
 
+    /// Who an owner is now.
+    fn present(tables: &Tables, root: u64, owner: &Owner) -> Identity {
+        let known = owner.executable != ExecutableKey::default();
+        let key = known.then_some(&owner.executable);
+        let groups = Groups::Noted(owner.class);
+        tables.resolve(owner.cgroup, root, key, owner.uid, &groups)
+    }
+
     fn identity(&self, socket: &FoundSocket) -> Identity {
         match socket.owner {
             // What was read of a UDP socket may be older than the tables.
@@ -194,12 +204,7 @@ impl Who<'_> {
                 owner.identity
             }
             Some(owner) => {
-                let known = owner.executable != ExecutableKey::default();
-                let key = known.then_some(&owner.executable);
-                let groups = Groups::Noted(owner.class);
-                let found = self
-                    .tables
-                    .resolve(owner.cgroup, self.root, key, owner.uid, &groups);
+                let found = Self::present(self.tables, self.root, &owner);
                 let entry = self.tables.cgroups.get(&owner.cgroup);
                 let by_process = entry.is_none_or(|entry| entry.class != 0);
                 // As the kernel programs: who was found stays while the executable is forgotten, as when its file was replaced.

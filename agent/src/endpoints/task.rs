@@ -8,14 +8,19 @@ use std::{
 };
 
 use anyhow::Context as _;
-use ringfence_common::abi::Identity;
+use ringfence_common::abi::{Identity, Owner};
+use ringfence_policy::compile::Compiled;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::spawn_blocking,
     time::sleep,
 };
 
-use super::{Endpoints, Ends, Look, Who, unowned::Unowned};
+use super::{
+    Endpoints, Ends, Look, Who,
+    unjudged::{Terms, Unjudged},
+    unowned::Unowned,
+};
 use crate::{
     api::PolicyView,
     datapath::{
@@ -37,6 +42,7 @@ const PAUSE: u32 = 50;
 pub struct Task {
     survey: Survey,
     unowned: Unowned,
+    unjudged: Unjudged,
     root: Root,
     tables: watch::Receiver<Arc<Tables>>,
     policy: watch::Receiver<Arc<PolicyView>>,
@@ -67,12 +73,14 @@ impl Task {
         root: Root,
         tables: watch::Receiver<Arc<Tables>>,
         mut policy: watch::Receiver<Arc<PolicyView>>,
+        terms: Terms,
         ends: Ends,
     ) -> Result<Self, DatapathError> {
         policy.mark_changed();
         Ok(Self {
             survey: Survey::new(directory)?,
             unowned: Unowned::default(),
+            unjudged: Unjudged::new(terms),
             root,
             tables,
             policy,
@@ -121,21 +129,24 @@ impl Task {
             self.names = Arc::new(names.collect());
         }
         let tables = self.tables.borrow().clone();
+        let compiled = Arc::clone(&self.policy.borrow().compiled);
         spawn_blocking(move || {
             let began = Instant::now();
-            let look = self.take(scope, &tables);
+            let look = self.take(scope, &tables, &compiled);
             (self, began.elapsed(), look)
         })
         .await
         .context("the look at the sockets")
     }
 
-    fn take(&mut self, scope: Scope, tables: &Tables) -> Look {
+    fn take(&mut self, scope: Scope, tables: &Tables, compiled: &Compiled) -> Look {
         let before = self.published.borrow().clone();
         let mut sockets = Vec::new();
         let endpoints = match self.survey.look(scope) {
             Ok(found) => {
                 sockets = found.sockets;
+                let whose = |owner: &Owner| Who::present(tables, self.root.id, owner);
+                self.unjudged.look(&sockets, whose, compiled);
                 self.endpoints(&mut sockets, found.unread, tables)
             }
             // What was there is likelier still there than gone.

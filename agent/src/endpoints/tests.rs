@@ -12,16 +12,16 @@ use ringfence_common::{
 
 use super::*;
 
-const WEB: Identity = 300;
-const GONE: Identity = 301;
-const KEY: ExecutableKey = ExecutableKey {
+pub(super) const WEB: Identity = 300;
+pub(super) const GONE: Identity = 301;
+pub(super) const KEY: ExecutableKey = ExecutableKey {
     inode: 5,
     ctime_sec: 1,
     ctime_nsec: 0,
     device: 7,
 };
 
-fn socket(owner: Option<(Identity, ExecutableKey)>) -> FoundSocket {
+pub(super) fn socket(owner: Option<(Identity, ExecutableKey)>) -> FoundSocket {
     FoundSocket {
         namespace: 1,
         protocol: TCP,
@@ -38,6 +38,7 @@ fn socket(owner: Option<(Identity, ExecutableKey)>) -> FoundSocket {
             uid: 1000,
             ..Owner::default()
         }),
+        unjudged: false,
         cgroup: 10,
         uid: 1000,
         cookie: 1,

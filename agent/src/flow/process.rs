@@ -14,6 +14,8 @@ use tokio::sync::watch;
 
 use crate::identity::Inventory;
 
+/// Threads of a process that are looked at, where its first one has ended.
+const THREADS: usize = 16;
 /// Processes remembered at most; half of them are dropped at once.
 const CAPACITY: usize = 8192;
 /// How long an entry is believed without looking whether the process is still the same.
@@ -96,7 +98,18 @@ impl ProcessBook {
     }
 
     fn read(&self, tgid: u32, expected: &ExecutableKey) -> Option<Arc<str>> {
-        let link = self.proc.join(tgid.to_string()).join("exe");
+        let process = self.proc.join(tgid.to_string());
+        let whole = process.join("exe");
+        // Where the first thread has ended, another one tells.
+        let link = if fs::read_link(&whole).is_ok() {
+            whole
+        } else {
+            let mut threads = fs::read_dir(process.join("task")).ok()?.take(THREADS);
+            threads.find_map(|thread| {
+                let link = thread.ok()?.path().join("exe");
+                fs::read_link(&link).ok().map(|_| link)
+            })?
+        };
         // The kernel and stat may name a device differently (overlay, btrfs), so it is not compared.
         let is_expected = *expected == ExecutableKey::default() || {
             let file = fs::metadata(&link).ok()?;

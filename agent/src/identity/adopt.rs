@@ -73,7 +73,7 @@ pub fn those(resolver: &Resolver, tgids: impl IntoIterator<Item = u32>) -> Vec<P
 #[must_use]
 pub fn cgroup_of_process(resolver: &Resolver, tgid: u32) -> Option<PathBuf> {
     let origin = Origin::find(resolver.root())?;
-    origin.below_root(&cgroup_of(&PathBuf::from(format!("/proc/{tgid}")))?)
+    origin.below_root(&cgroup_of(&directory(tgid))?)
 }
 
 /// Tells the processes below the guarded root from others.
@@ -105,7 +105,7 @@ fn process(
     own: &Mounts,
     resolver: &Resolver,
 ) -> Option<ProcessSockets> {
-    let directory = PathBuf::from(format!("/proc/{tgid}"));
+    let directory = directory(tgid);
     let shown = cgroup_of(&directory)?;
     let path = origin.below_root(&shown)?;
     let cgroup_id = if is_cut(&shown) {
@@ -163,7 +163,7 @@ fn is_cut(path: &Path) -> bool {
 /// Real user and groups of a process.
 #[must_use]
 pub fn credentials(tgid: u32) -> Option<(u32, Groups)> {
-    read_credentials(&fs::read(format!("/proc/{tgid}/status")).ok()?)
+    read_credentials(&fs::read(directory(tgid).join("status")).ok()?)
 }
 
 fn read_credentials(status: &[u8]) -> Option<(u32, Groups)> {

@@ -286,7 +286,7 @@ impl Processes {
 /// Descriptor and inode number of every socket that a process has open; none where it is gone.
 #[must_use]
 pub fn sockets_of(tgid: u32) -> Vec<(i32, u64)> {
-    adopt::sockets(&directory(tgid).join("fd")).unwrap_or_default()
+    adopt::sockets(&file::directory(tgid).join("fd")).unwrap_or_default()
 }
 
 /// What `/proc/PID/stat` says (proc(5)); the command may hold blanks and parentheses.

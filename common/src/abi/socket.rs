@@ -95,6 +95,10 @@ pub const PASSIVE: u8 = 4;
 /// A process asked for a port while the socket had one: it owns the socket if the kernel gives it that port.
 pub const BINDS_AGAIN: u8 = 8;
 
+/// TCP: a process whose executable was not judged yet asked for the port. Who turns out to have no right to it does not keep
+/// it.
+pub const BOUND_UNJUDGED: u8 = 16;
+
 /// Value of `SOCKETS`. An accepted socket starts with a copy of its listener's.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,7 +116,7 @@ pub struct SocketState {
     pub called: u32,
     /// `PHASE_*`.
     pub phase: u8,
-    /// [`FIN_RECEIVED`], [`FIN_SENT`], [`PASSIVE`], [`BINDS_AGAIN`].
+    /// [`FIN_RECEIVED`], [`FIN_SENT`], [`PASSIVE`], [`BINDS_AGAIN`], [`BOUND_UNJUDGED`].
     pub marks: u8,
     /// Zero.
     pub pad: [u8; 2],

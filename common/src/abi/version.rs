@@ -2,4 +2,4 @@
 
 /// Number of the ABI; it names the pin directory (`<pin-dir>/v<ABI>`), so that programs of another
 /// version never meet these maps.
-pub const ABI: u32 = 12;
+pub const ABI: u32 = 13;

@@ -8,7 +8,11 @@ use aya_ebpf::{
 };
 use core::ptr::read_volatile;
 use ringfence_common::abi::{
-    Decision, Direction, Identity, Owner, Tuple, event::Hook, identity, socket::BINDS_AGAIN,
+    Decision, Direction, Identity, Owner, Tuple,
+    event::Hook,
+    identity,
+    socket::{BINDS_AGAIN, BOUND_UNJUDGED},
+    tuple::TCP,
 };
 
 use super::{Call, Caller, caller};
@@ -73,10 +77,17 @@ fn decide(ctx: *mut bpf_sock_addr, is_v6: bool) -> Call {
         return binds_again(ctx);
     }
     // Only now: who is refused takes nothing over.
-    let Some(Caller { state, .. }) = caller(ctx) else {
+    let Some(Caller {
+        state, protocol, ..
+    }) = caller(ctx)
+    else {
         return Call::Refuse;
     };
+    state.marks &= !BOUND_UNJUDGED;
     if state.owner.identity == identity::PENDING {
+        if protocol == TCP && sock::user_port(ctx) != 0 {
+            state.marks |= BOUND_UNJUDGED;
+        }
         emit::ask_about(&state.owner, Hook::Bind, sock::cookie(ctx.cast()));
     }
     Call::Allow

@@ -4,7 +4,11 @@
 use aya_ebpf::{
     helpers::generated::bpf_get_netns_cookie, macros::cgroup_sock, programs::SockContext,
 };
-use ringfence_common::abi::{event::Hook, identity, socket::BINDS_AGAIN};
+use ringfence_common::abi::{
+    event::Hook,
+    identity,
+    socket::{BINDS_AGAIN, BOUND_UNJUDGED},
+};
 
 use super::Call;
 use crate::{emit, identity as who, maps::SOCKETS, sock, task};
@@ -27,11 +31,12 @@ fn bound(ctx: &SockContext) -> Call {
     if state.marks & BINDS_AGAIN == 0 || task::is_kernel_thread() {
         return Call::Allow;
     }
-    state.marks &= !BINDS_AGAIN;
+    state.marks &= !(BINDS_AGAIN | BOUND_UNJUDGED);
     who::current(&mut state.owner);
     // SAFETY: the context is the hook's own.
     state.owner.netns = unsafe { bpf_get_netns_cookie(ctx.sock.cast()) };
     if state.owner.identity == identity::PENDING {
+        state.marks |= BOUND_UNJUDGED;
         emit::ask_about(&state.owner, Hook::Bind, sock::cookie(ctx.sock.cast()));
     }
     Call::Allow

@@ -1,10 +1,11 @@
-//! `sock_ops`: when TCP connections open and end, with their final byte counters.
+//! `sock_ops`: when TCP connections open and end, with their final byte counters, and when listeners end whose owners
+//! were not judged when they asked for the port.
 
 use aya_ebpf::{
     bindings::{
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
         BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
-        BPF_SOCK_OPS_TIMEOUT_INIT, bpf_sock_ops,
+        BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_SOCK_OPS_TIMEOUT_INIT, bpf_sock_ops,
     },
     macros::sock_ops,
     programs::SockOpsContext,
@@ -13,18 +14,19 @@ use core::ptr::read_volatile;
 use ringfence_common::abi::{
     Decision, Direction, SocketState, Tuple, event,
     event::Hook,
+    identity,
     socket::{
-        FIN_RECEIVED, FIN_SENT, PASSIVE, PHASE_CLOSED, PHASE_DENIED, PHASE_NEW, PHASE_OPEN,
-        PHASE_OPENING,
+        BOUND_UNJUDGED, FIN_RECEIVED, FIN_SENT, PASSIVE, PHASE_CLOSED, PHASE_DENIED, PHASE_NEW,
+        PHASE_OPEN, PHASE_OPENING,
     },
 };
 
 use crate::{
     emit::{self, Totals, What},
-    handoff,
+    handoff, identity as who,
     maps::{SETTINGS, SOCKETS, generation},
-    policy::passes,
-    sock,
+    policy::{self, Ask, passes},
+    refusal, sock,
 };
 
 /// TCP states (`include/net/tcp_states.h`).
@@ -41,6 +43,7 @@ pub fn ops(ctx: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => active(&ctx),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => passive(&ctx),
         BPF_SOCK_OPS_STATE_CB => changed(&ctx),
+        BPF_SOCK_OPS_TCP_LISTEN_CB => listens(&ctx),
         BPF_SOCK_OPS_TIMEOUT_INIT => first_timeout(&ctx),
         _ => {}
     }
@@ -138,6 +141,60 @@ fn opened(ctx: &SockOpsContext, tuple: &Tuple, state: &SocketState) {
     );
 }
 
+/// Of who was not judged when it asked for the port, the end is watched.
+#[inline(always)]
+fn listens(ctx: &SockOpsContext) {
+    if state_of(ctx, false).is_some_and(|state| state.marks & BOUND_UNJUDGED != 0) {
+        watch(ctx);
+    }
+}
+
+/// A listener ended whose owner was not judged when it asked for the port: records the refusal that `bind` could not
+/// record. (Mostly the agent ends it; it looks for such listeners.) In three frames, for which there is room.
+#[inline(always)]
+fn gone_deaf(ctx: *mut bpf_sock_ops, state: &mut SocketState) {
+    if state.marks & BOUND_UNJUDGED != 0 && is_known(state) && !may_listen(ctx, state) {
+        refused(ctx, state);
+    }
+}
+
+#[inline(never)]
+fn is_known(state: &mut SocketState) -> bool {
+    who::settle(&mut state.owner);
+    state.owner.identity != identity::PENDING
+}
+
+/// Judges into the storage: nothing else is decided about a listener.
+#[inline(never)]
+fn may_listen(ctx: *mut bpf_sock_ops, state: &mut SocketState) -> bool {
+    let mut ask = Ask {
+        identity: state.owner.identity,
+        direction: Direction::Listen as u8,
+        generation: generation(),
+        now: sock::now(),
+        ..Ask::default()
+    };
+    listening(ctx, &mut ask.tuple);
+    policy::judge(&ask, &mut state.decision);
+    passes(&state.decision)
+}
+
+#[inline(never)]
+fn refused(ctx: *mut bpf_sock_ops, state: &SocketState) {
+    let mut tuple = Tuple::default();
+    listening(ctx, &mut tuple);
+    let cookie = sock::cookie(ctx.cast());
+    refusal::of_call(Hook::Bind, cookie, &tuple, &state.owner, &state.decision);
+}
+
+/// Writes where a listener is bound.
+#[inline(always)]
+fn listening(ctx: *mut bpf_sock_ops, tuple: &mut Tuple) {
+    sock::of_ops(ctx, tuple);
+    tuple.remote = [0; 16];
+    tuple.remote_port = 0;
+}
+
 #[inline(always)]
 fn changed(ctx: &SockOpsContext) {
     let to = ctx.arg(1);
@@ -152,7 +209,9 @@ fn changed(ctx: &SockOpsContext) {
     let Some(state) = state_of(ctx, false) else {
         return;
     };
-    if to == CLOSE {
+    if to == CLOSE && ctx.arg(0) == sock::LISTEN {
+        gone_deaf(ctx.ops, state);
+    } else if to == CLOSE {
         closed(ctx.ops, state);
     } else {
         state.marks |= mark;

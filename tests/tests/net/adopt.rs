@@ -1,7 +1,8 @@
 //! Sockets that were there before the agent.
 
 use ringfence_tests::{
-    Agent,
+    Agent, Running,
+    flows::line,
     policy::{policy, workload},
     poll::until,
     scene,
@@ -101,5 +102,43 @@ fn a_process_in_a_user_namespace_is_adopted_by_what_it_runs() {
         );
         let start = format!("deny egress tcp caller -> host {AT_DB} deny default-deny");
         assert_one(&agent, "the flow of the caller", &start, &by);
+    });
+}
+
+/// /proc/PID of a process whose first thread has ended tells neither its descriptors nor its executable. Before Linux 6.9
+/// nobody gets a descriptor of such a process.
+#[test]
+fn a_process_whose_first_thread_has_ended_is_adopted_with_its_sockets() {
+    scene("adopt-headless", |sandbox| {
+        let (caller, server) = (sandbox.actor("caller"), sandbox.actor("server"));
+        let mut serving = server.puppet();
+        let mut calling = caller.puppet();
+        let play = |puppet: &mut Running, steps: &[&str]| {
+            for step in steps {
+                let _ = puppet.ask(step).expect_ok(step);
+            }
+        };
+        play(
+            &mut serving,
+            &["open 2 1 0 10", "bind 10 127.0.0.1:5432", "listen 10"],
+        );
+        play(
+            &mut calling,
+            &["open 2 1 0 10", "connect 10 127.0.0.1:5432", "headless"],
+        );
+        play(&mut serving, &["accept 10 11"]);
+        let selector = format!("exe = \"{}\"", caller.program().display());
+        let text = workload("caller", &selector)
+            + &policy("caller", "", &[("egress", "ports = [\"80/tcp\"]")]);
+        let agent = Agent::start(sandbox, &text);
+        let sent = calling.ask("exchange 10");
+        assert!(!sent.ok(), "taken for nobody: {sent:?}");
+        let by = caller.by(calling.pid());
+        until("the refusal is recorded", || {
+            let log = agent.log();
+            let mut lines = log.iter().map(line);
+            lines.any(|line| line.starts_with("deny egress tcp caller ->") && line.ends_with(&by))
+        });
+        agent.assert_counters();
     });
 }

@@ -64,6 +64,7 @@ mod sockets;
 mod storm;
 mod swarm;
 mod taken;
+mod taken_unjudged;
 mod tcp;
 mod tied;
 mod udp;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ringfence_common::{
-    abi::{Decision, ExecutableKey, Owner, SocketState, identity},
+    abi::{Decision, ExecutableKey, Owner, SocketState, identity, socket::BOUND_UNJUDGED},
     logic::address,
 };
 
@@ -60,6 +60,8 @@ pub struct Listed {
     pub remote: ([u8; 16], u16),
     /// What is known of its flow, where it has an owner.
     pub flow: Option<FlowState>,
+    /// Whoever asked for its port was not judged yet ([`BOUND_UNJUDGED`]).
+    pub unjudged: bool,
     /// cgroup of the socket: of the process that made it.
     pub cgroup: u64,
     /// User of the socket.
@@ -130,6 +132,7 @@ fn listed(entry: &[u8]) -> Option<Listed> {
         port: port(0)?,
         remote: (address(20)?, port(2)?),
         flow: None,
+        unjudged: false,
         v6only: false,
         state: *entry.get(1)?,
         device: word(id, 36)?,
@@ -146,7 +149,9 @@ fn listed(entry: &[u8]) -> Option<Listed> {
             STORAGES => {
                 let state = state(value);
                 socket.owner = state.and_then(owner);
-                socket.flow = state.filter(|_| socket.owner.is_some()).and_then(flow);
+                let state = state.filter(|_| socket.owner.is_some());
+                socket.flow = state.and_then(flow);
+                socket.unjudged = state.is_some_and(was_unjudged);
             }
             _ => {}
         }
@@ -190,6 +195,11 @@ fn owner(state: &[u8]) -> Option<Owner> {
         pad: 0,
     };
     (owner.identity != identity::UNKNOWN).then_some(owner)
+}
+
+fn was_unjudged(state: &[u8]) -> bool {
+    let marks = state.get(mem::offset_of!(SocketState, marks));
+    marks.is_some_and(|marks| marks & BOUND_UNJUDGED != 0)
 }
 
 /// The flow in a [`SocketState`] that has an owner.
@@ -268,6 +278,7 @@ mod tests {
             &17_u64.to_ne_bytes(),
         );
         put(mem::offset_of!(SocketState, phase), &[2]);
+        put(mem::offset_of!(SocketState, marks), &[BOUND_UNJUDGED]);
         let decision = mem::offset_of!(SocketState, decision);
         put(
             decision + mem::offset_of!(Decision, peer),
@@ -293,6 +304,7 @@ mod tests {
             (peer, flags, flow.opened_ns, flow.phase)
         });
         assert_eq!(flow, Some((301, 2, 17, 2)));
+        assert!(socket.unjudged);
         assert_eq!(owner.comm.get(..4), Some(&b"web\0"[..]));
         // Cut anywhere, it is another socket or none, and never a panic.
         for end in 0..bytes.len() {

@@ -34,8 +34,11 @@ pub fn find(guarded: &Guarded) -> io::Result<Vec<Namespace>> {
             continue;
         }
         let process = entry.path();
-        let path = process.join("ns/net");
-        let Ok(meta) = fs::metadata(&path) else {
+        let whole = process.join("ns/net");
+        let threads = netns::threads(&process).map(|thread| thread.join("ns/net"));
+        let mut ways = std::iter::once(whole).chain(threads);
+        let found = ways.find_map(|path| Some((fs::metadata(&path).ok()?, path)));
+        let Some((meta, path)) = found else {
             continue;
         };
         let known = seen.borrow().contains(&(meta.dev(), meta.ino()));

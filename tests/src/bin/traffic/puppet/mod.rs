@@ -20,7 +20,7 @@ use std::{
         unix::process::CommandExt as _,
     },
     path::Path,
-    process::Command as Process,
+    process::{Command as Process, exit},
     str::FromStr,
     thread,
 };
@@ -51,7 +51,11 @@ const MAILBOX: RawFd = 99;
 
 /// Says that it is ready and follows the script to its end.
 pub fn play() -> Result<Outcome> {
-    print(&done("ready"));
+    follow(&done("ready"))
+}
+
+fn follow(first: &Outcome) -> Result<Outcome> {
+    print(first);
     loop {
         let mut line = String::new();
         if io::stdin().read_line(&mut line).map_err(at("script"))? == 0 {
@@ -121,6 +125,13 @@ fn perform(words: &[&str]) -> Result<Outcome> {
             number(times)?,
         ),
         ["fork"] => raw::fork(),
+        ["headless"] => {
+            let _other = thread::spawn(|| {
+                let ended = raw::first_thread_ended().map(|()| follow(&done("headless")));
+                exit(i32::from(ended.is_err()));
+            });
+            raw::end_thread()
+        }
         ["vfork", "connect", fd, address] => raw::vfork_connect(number(fd)?, &storage(address)?),
         ["exec", program] => Err(Failed("exec", Process::new(program).arg("puppet").exec())),
         ["thread", "uid", uid, ref rest @ ..] => {

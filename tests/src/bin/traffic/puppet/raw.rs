@@ -2,9 +2,11 @@
 
 use std::{
     ffi::c_void,
-    io,
+    fs, io,
     os::fd::{BorrowedFd, RawFd},
-    process::exit,
+    process::{exit, id},
+    thread,
+    time::Duration,
 };
 
 use nix::{
@@ -67,6 +69,24 @@ pub fn fork() -> Result<Outcome> {
             let ended = waitpid(child, None);
             exit(i32::from(ended != Ok(WaitStatus::Exited(child, 0))));
         }
+    }
+}
+
+/// Ends the calling thread alone.
+pub fn end_thread() -> ! {
+    // SAFETY: the call takes an integer and does not return; the stack stays mapped.
+    let _never = unsafe { libc::syscall(libc::SYS_exit, 0) };
+    unreachable!("the thread goes on")
+}
+
+/// Waits until the first thread of this process is a zombie.
+pub fn first_thread_ended() -> io::Result<()> {
+    loop {
+        let status = fs::read_to_string(format!("/proc/{}/status", id()))?;
+        if status.contains("State:\tZ") {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
