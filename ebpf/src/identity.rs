@@ -146,7 +146,8 @@ pub fn settle(owner: &mut Owner) {
     settle_or(owner, |_| None);
 }
 
-/// The same where `unknown` may say what a cgroup stands for that the agent has not seen: some lie deeper than it follows.
+/// The same where `unknown` may say, for an owner who is pending, what a cgroup stands for that the agent has not seen: some lie
+/// deeper than it follows.
 #[inline(always)]
 fn settle_or(owner: &mut Owner, unknown: impl FnOnce(u64) -> Option<CgroupEntry>) {
     let generation = generation();
@@ -154,8 +155,9 @@ fn settle_or(owner: &mut Owner, unknown: impl FnOnce(u64) -> Option<CgroupEntry>
     if (!pending && owner.generation == generation) || owner.identity == identity::AGENT {
         return;
     }
-    // A cgroup that is not known (yet, or any more) decides nothing.
-    let Some(base) = cgroup::lookup(owner.cgroup).or_else(|| unknown(owner.cgroup)) else {
+    let known = cgroup::lookup(owner.cgroup);
+    // A cgroup that is not known (yet, or any more) decides nothing about who was found.
+    let Some(base) = known.or_else(|| pending.then(|| unknown(owner.cgroup)).flatten()) else {
         return;
     };
     let class = owner.class;
