@@ -3,7 +3,7 @@
 //! Not an error: packages are installed later, and a controller's policy is written for many hosts. But nobody
 //! matches such a workload, so a word is due.
 
-use std::{collections::HashSet, io::ErrorKind};
+use std::{collections::HashSet, io::ErrorKind, path::Path};
 
 use ringfence_policy::{
     model::{Document, PolicySet, Selector, Workload},
@@ -21,23 +21,14 @@ const LINES: usize = 20;
 #[must_use]
 pub fn absent(set: &PolicySet, local: Option<&[Document]>) -> Vec<String> {
     let mounts = Mounts::own().unwrap_or_default();
-    lines(set, local, |selector| match selector {
-        Selector::Exe(path) => match Executable::open(path, &mounts) {
+    lines(set, local, |_, asked| match asked {
+        Asked::File(path) => match Executable::open(path, &mounts) {
             Ok(_) => true,
             // Who asks may not look there.
             Err(error) => error.kind() == ErrorKind::PermissionDenied,
         },
-        Selector::User(name) => names::user(name).is_some(),
-        Selector::Group(name) => names::group(name).is_some(),
-        Selector::Cgroup(_)
-        | Selector::SystemdUnit(_)
-        | Selector::SystemdSlice(_)
-        | Selector::SystemdUserUnit(_)
-        | Selector::SystemdUserSlice(_)
-        | Selector::Sha256(_)
-        | Selector::Uid(_)
-        | Selector::Gid(_)
-        | Selector::Container { .. } => true,
+        Asked::User(name) => names::user(name).is_some(),
+        Asked::Group(name) => names::group(name).is_some(),
     })
 }
 
@@ -47,11 +38,28 @@ impl Resolver {
     #[must_use]
     pub fn absent(&self, set: &PolicySet, local: &[Document]) -> Vec<String> {
         let unknown: HashSet<&str> = self.unknown_names().collect();
-        lines(set, Some(local), |selector| match selector {
-            Selector::Exe(path) => self.is_file(path),
-            Selector::User(_) | Selector::Group(_) => {
+        lines(set, Some(local), |selector, asked| match asked {
+            Asked::File(path) => self.is_file(path),
+            Asked::User(_) | Asked::Group(_) => {
                 unknown.is_empty() || !unknown.contains(&*selector.to_string())
             }
+        })
+    }
+}
+
+/// What of this host a selector names.
+enum Asked<'a> {
+    File(&'a Path),
+    User(&'a str),
+    Group(&'a str),
+}
+
+impl<'a> Asked<'a> {
+    fn by(selector: &'a Selector) -> Option<Self> {
+        match selector {
+            Selector::Exe(path) => Some(Self::File(path)),
+            Selector::User(name) => Some(Self::User(name)),
+            Selector::Group(name) => Some(Self::Group(name)),
             Selector::Cgroup(_)
             | Selector::SystemdUnit(_)
             | Selector::SystemdSlice(_)
@@ -60,31 +68,33 @@ impl Resolver {
             | Selector::Sha256(_)
             | Selector::Uid(_)
             | Selector::Gid(_)
-            | Selector::Container { .. } => true,
-        })
+            | Selector::Container { .. } => None,
+        }
     }
 }
 
 fn lines(
     set: &PolicySet,
     local: Option<&[Document]>,
-    is_there: impl Fn(&Selector) -> bool,
+    is_there: impl Fn(&Selector, &Asked<'_>) -> bool,
 ) -> Vec<String> {
     let local: Option<HashSet<&str>> =
         local.map(|documents| documents.iter().map(|it| it.name.as_str()).collect());
-    let counts = |workload: &Workload, selector: &Selector| {
+    let counts = |workload: &Workload, asked: &Asked<'_>| {
         let written_here = || {
             let file = workload.file.as_str();
             local.as_ref().is_none_or(|local| local.contains(file))
         };
-        !matches!(selector, Selector::Exe(_)) || written_here()
+        !matches!(asked, Asked::File(_)) || written_here()
     };
     let named = set.workloads.iter().flat_map(|workload| {
         let selectors = workload.selectors.iter();
         selectors.map(move |selector| (&**workload, selector))
     });
-    let mut absent =
-        named.filter(|(workload, selector)| counts(workload, selector) && !is_there(selector));
+    let mut absent = named.filter(|(workload, selector)| {
+        Asked::by(selector)
+            .is_some_and(|asked| counts(workload, &asked) && !is_there(selector, &asked))
+    });
     let first = absent.by_ref().take(LINES);
     let mut lines: Vec<String> = first
         .map(|(workload, selector)| diagnostic(workload, selector).to_string())
