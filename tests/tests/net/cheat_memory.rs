@@ -1,14 +1,9 @@
 //! Programs that lie in memory alone: the approved content counts where nobody can write it any more.
 
-use ringfence_tests::{
-    Actor, Agent, Outcome,
-    policy::{policy, workload},
-    poll::until,
-    scene,
-};
+use ringfence_tests::{Actor, Agent, Outcome, poll::until, scene};
 
 use crate::{
-    common::{assert_held, sha256},
+    common::{assert_held, by_content},
     ownership_stage::assert_one,
 };
 
@@ -55,12 +50,7 @@ fn a_copy_in_memory_is_the_approved_content_only_where_it_is_sealed_against_writ
                 "{how:?} without an agent: {outcome:?}"
             );
         }
-        let digest = sha256(app.program());
-        let text = workload("app", &format!("cgroup = \"/app\", sha256 = \"{digest}\""))
-            + &workload("rest", "cgroup = \"/app\"")
-            + &policy("app", "", &[("egress", "ports = [\"81/tcp\"]")])
-            + &policy("rest", "default-deny = [\"egress\"]", &[]);
-        let agent = Agent::start(sandbox, &text);
+        let agent = Agent::start(sandbox, &by_content(&app));
         for how in OPEN {
             let pid = refused(&runner, how, &app);
             let start = format!("deny egress tcp rest -> host {ADDRESS} deny default-deny");

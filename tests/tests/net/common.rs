@@ -4,7 +4,7 @@ use std::{path::Path, process::Command};
 
 use ringfence_tests::{
     Actor, Agent, Outcome, Sandbox,
-    policy::{policy, workloads},
+    policy::{policy, workload, workloads},
     poll::until,
 };
 
@@ -104,6 +104,15 @@ pub fn start_after(sandbox: &Sandbox, caller: &Actor, addresses: &[&str], policy
         let _outcome = assert_allowed(caller, address, &[]);
     }
     Agent::start(sandbox, policy)
+}
+
+/// In `/app` the content that `app` has now may call port 81, and nothing else may call anybody.
+pub fn by_content(app: &Actor) -> String {
+    let digest = sha256(app.program());
+    workload("app", &format!("cgroup = \"/app\", sha256 = \"{digest}\""))
+        + &workload("rest", "cgroup = \"/app\"")
+        + &policy("app", "", &[("egress", "ports = [\"81/tcp\"]")])
+        + &policy("rest", "default-deny = [\"egress\"]", &[])
 }
 
 /// Until it is refused, and that it never passes before. An executable that was not judged yet is held.

@@ -10,7 +10,7 @@ use ringfence_tests::{
     scene,
 };
 
-use crate::common::{assert_allowed, assert_refused, sha256};
+use crate::common::{assert_allowed, assert_refused, by_content, sha256};
 
 #[test]
 fn a_program_that_starts_outside_the_guarded_tree_is_not_counted() {
@@ -125,12 +125,7 @@ fn a_held_call_that_comes_to_nothing_has_no_open_record() {
 fn a_binary_that_was_changed_in_place_is_judged_anew() {
     scene("changed", |sandbox| {
         let app = sandbox.actor("app");
-        let digest = sha256(app.program());
-        let text = workload("app", &format!("cgroup = \"/app\", sha256 = \"{digest}\""))
-            + &workload("rest", "cgroup = \"/app\"")
-            + &policy("app", "", &[("egress", "ports = [\"81/tcp\"]")])
-            + &policy("rest", "default-deny = [\"egress\"]", &[]);
-        let agent = Agent::start(sandbox, &text);
+        let agent = Agent::start(sandbox, &by_content(&app));
         let _ = assert_allowed(&app, "127.0.0.1:81", &[]);
         // Bytes behind the end of the program change its digest, not what it does.
         let mut program = fs::read(app.program()).unwrap();
@@ -153,12 +148,7 @@ fn a_binary_that_was_changed_in_place_is_judged_anew() {
 fn a_copy_on_a_file_system_of_a_user_namespace_has_no_digest() {
     scene("userns", |sandbox| {
         let app = sandbox.actor("app");
-        let digest = sha256(app.program());
-        let text = workload("app", &format!("cgroup = \"/app\", sha256 = \"{digest}\""))
-            + &workload("rest", "cgroup = \"/app\"")
-            + &policy("app", "", &[("egress", "ports = [\"81/tcp\"]")])
-            + &policy("rest", "default-deny = [\"egress\"]", &[]);
-        let agent = Agent::start(sandbox, &text);
+        let agent = Agent::start(sandbox, &by_content(&app));
         let _ = assert_allowed(&app, "127.0.0.1:81", &[]);
         let script = format!(
             "mount -t tmpfs none /mnt && cp '{}' /mnt/app && exec /mnt/app call tcp 127.0.0.1:81",
